@@ -1,0 +1,73 @@
+"""rnn-harness: parity, accuracy and latency of recurrent models, side by side.
+
+Plugins import everything they need from here. `load` and `discover` import their machinery when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness.architectures import BILSTM, LSTM
+from harness.contract import (
+    Architecture,
+    Data,
+    DataError,
+    HarnessError,
+    Inputs,
+    LayerSize,
+    Model,
+    Outputs,
+    Recipe,
+    Runtime,
+    Session,
+    SessionOptions,
+    Split,
+    Task,
+    Trainable,
+    Trainer,
+    Unsupported,
+)
+from harness.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from harness.catalog import discover
+    from harness.ragged import ByLength
+    from harness.store import load
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BILSTM",
+    "LSTM",
+    "Architecture",
+    "ByLength",
+    "Data",
+    "DataError",
+    "HarnessError",
+    "Inputs",
+    "LayerSize",
+    "Model",
+    "Outputs",
+    "Recipe",
+    "Runtime",
+    "Session",
+    "SessionOptions",
+    "Split",
+    "Task",
+    "Trainable",
+    "Trainer",
+    "Unsupported",
+    "discover",
+    "hookimpl",
+    "load",
+]
+
+_LAZY = {"discover": "harness.catalog", "ByLength": "harness.ragged", "load": "harness.store"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'harness' has no attribute {name!r}")
