@@ -61,7 +61,11 @@ class Catalog:
             owners = " and ".join(f"'{entry.plugin.distribution}'" for entry in found)
             raise HarnessError(f"{kind} '{name}' is provided by both {owners}; uninstall one")
         near = difflib.get_close_matches(name, self.names(kind), n=3)
-        hint = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else f"; there are: {', '.join(self.names(kind)) or 'none'}"
+        hint = (
+            f"; did you mean {' or '.join(repr(n) for n in near)}?"
+            if near
+            else f"; there are: {', '.join(self.names(kind)) or 'none'}"
+        )
         broken = [plugin for plugin in self.plugins if plugin.failure]
         if broken:
             hint += "; failed to load: " + ", ".join(f"'{p.name}' ({p.failure})" for p in broken)

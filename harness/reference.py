@@ -29,7 +29,8 @@ def lstm(weights: Mapping[str, FloatArray], inputs: Inputs) -> Outputs:
     from the names of the weights; extra names (a head's) are ignored.
 
     Args:
-        weights: `weight_ih_l0` (4H, I), `weight_hh_l0` (4H, H), `bias_ih_l0`, `bias_hh_l0` (4H,), `..._reverse`, `..._l1`, ...
+        weights: `weight_ih_l0` (4H, I), `weight_hh_l0` (4H, H), `bias_ih_l0` and `bias_hh_l0` (4H,), and the same with
+            `_reverse` and `_l1`, ...
         inputs: x (B, T, I), state two arrays (L*D, B, H) or None, lengths (B,) or None.
 
     Returns:
@@ -61,7 +62,9 @@ def lstm(weights: Mapping[str, FloatArray], inputs: Inputs) -> Outputs:
         outputs = []
         for direction, suffix in enumerate(("", "_reverse")[:directions]):
             k = layer * directions + direction
-            parameters = [weights[f"{name}_l{layer}{suffix}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+            parameters = [
+                weights[f"{name}_l{layer}{suffix}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            ]
             output, h_n[k], c_n[k] = _direction(parameters, y, h_0[k], c_0[k], lengths, reverse=bool(direction))
             outputs.append(output)
         y = np.concatenate(outputs, axis=2)  # (B, T, D*H)

@@ -1,0 +1,183 @@
+"""Training by a task's recipe, and scoring against its labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.contract import (
+    Architecture,
+    Data,
+    HarnessError,
+    Inputs,
+    LayerSize,
+    Model,
+    Runtime,
+    Session,
+    SessionOptions,
+    Split,
+    Task,
+    TaskKind,
+    Trainable,
+)
+
+if TYPE_CHECKING:
+    from harness.contract import Array, FloatArray
+
+METRICS: dict[TaskKind, str] = {"classification": "accuracy", "regression": "mean squared error"}
+CURVE_POINTS = 20  # training-loss points per training, besides one score per epoch
+SCORING_BATCH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """A point of a learning curve.
+
+    Attributes:
+        step: optimiser steps taken so far.
+        epoch: passes over the data so far, as a fraction.
+        training_loss: the mean loss since the point before.
+        score: the metric on the test split, at the end of an epoch; else NaN.
+    """
+
+    step: int
+    epoch: float
+    training_loss: float
+    score: float
+
+
+def train(
+    model: Model, runtime: Runtime, task: Task, data: Data, seed: int, options: SessionOptions
+) -> tuple[dict[str, FloatArray], list[CurvePoint], FloatArray]:
+    """Train by the task's recipe. The head, the order of the rows and the model's own initialisation follow the seed.
+
+    Returns:
+        the weights (head included), the learning curve, and the test predictions (N, outputs) of the trained weights.
+
+    Raises:
+        HarnessError: the loss stopped being finite.
+        whatever the model or runtime raises.
+    """
+    if not isinstance(runtime, Trainable):
+        raise HarnessError(f"runtime '{runtime.name}' cannot train")
+    recipe = replace(task.recipe, hidden_size=options.size.hidden_size, num_layers=options.size.num_layers)
+    weights = dict(runtime.initial_weights(model, options.size, seed))
+    if recipe.forget_bias is not None:
+        weights = add_forget_bias(weights, recipe.forget_bias)
+    weights |= initial_head(model.architecture, options.size, task.outputs, seed)
+    trainer = runtime.open_trainer(model, weights, task.kind, recipe, options)
+
+    rng = np.random.default_rng([seed, 1])
+    steps_per_epoch = math.ceil(len(data.train.x) / recipe.batch_size)
+    every = max(1, recipe.epochs * steps_per_epoch // CURVE_POINTS)
+    curve: list[CurvePoint] = []
+    losses: list[float] = []
+    predictions: FloatArray = np.empty((0, task.outputs))
+    step = 0
+    for epoch in range(1, recipe.epochs + 1):
+        for batch in data.train.rows(rng.permutation(len(data.train.x))).batches(recipe.batch_size):
+            losses.append(trainer.step(trainer.prepare(_cast(batch, options.dtype))))
+            step += 1
+            if not math.isfinite(losses[-1]):
+                raise HarnessError(f"training diverged: the loss was {losses[-1]} at step {step}")
+            if step % every == 0 and step < epoch * steps_per_epoch:
+                curve.append(CurvePoint(step, step / steps_per_epoch, float(np.mean(losses)), math.nan))
+                losses.clear()
+        weights = dict(trainer.weights())
+        session = runtime.open(model, without_head(weights), options)
+        predictions = predict(session, model.architecture, weights, data.test, options.dtype)
+        session.close()
+        score = score_of(task.kind, predictions, data.test.targets)
+        curve.append(CurvePoint(step, float(epoch), float(np.mean(losses)) if losses else math.nan, score))
+        losses.clear()
+    return weights, curve, predictions
+
+
+def predict(
+    session: Session, architecture: Architecture, weights: Mapping[str, FloatArray], split: Split, dtype: str
+) -> FloatArray:
+    """The head's outputs for every row: (N, outputs), in the given dtype."""
+    head_weight, head_bias = weights["head.weight"].astype(dtype), weights["head.bias"].astype(dtype)
+    parts = []
+    for batch in split.batches(SCORING_BATCH):
+        outputs = session.fetch(session.run(session.prepare(Inputs(batch.x.astype(dtype), lengths=batch.lengths))))
+        parts.append(summary(outputs.state[0], architecture.directions) @ head_weight.T + head_bias)
+    return np.concatenate(parts)
+
+
+def summary(h_n: FloatArray, directions: int) -> FloatArray:
+    """The last layer's final hidden states, forward then backward, side by side: (L*D, B, H) to (B, D*H)."""
+    return np.concatenate(list(h_n[-directions:]), axis=1)
+
+
+def score_of(kind: TaskKind, predictions: FloatArray, targets: Array) -> float:
+    """Accuracy (a fraction) for classification, mean squared error for regression."""
+    if kind == "classification":
+        return float(np.mean(predictions.argmax(axis=1) == targets))
+    return float(np.mean((predictions - targets.reshape(predictions.shape)) ** 2))
+
+
+def agreement(kind: TaskKind, predictions: FloatArray, others: FloatArray) -> int | None:
+    """On how many rows two variants give the same class; None for regression."""
+    if kind != "classification":
+        return None
+    return int(np.sum(predictions.argmax(axis=1) == others.argmax(axis=1)))
+
+
+def initial_head(architecture: Architecture, size: LayerSize, outputs: int, seed: int) -> dict[str, FloatArray]:
+    """The linear head, uniform in ±1/sqrt(D*H) (torch.nn.Linear's initialisation), the same for every variant."""
+    features = architecture.directions * size.hidden_size
+    bound = 1 / math.sqrt(features)
+    rng = np.random.default_rng([seed, 2])
+    shapes = {"head.weight": (outputs, features), "head.bias": (outputs,)}
+    return {name: rng.uniform(-bound, bound, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def training_batches(task: Task, seed: int, count: int, dtype: str) -> list[Split]:
+    """Random batches of the task's shape and full length, for timing a training step."""
+    rng = np.random.default_rng([seed, 3])
+
+    def batch() -> Split:
+        rows = task.recipe.batch_size
+        x = rng.standard_normal((rows, task.time, task.input_size)).astype(dtype)
+        if task.kind == "classification":
+            return Split(x, rng.integers(task.outputs, size=rows))
+        return Split(x, rng.standard_normal((rows, task.outputs)).astype(dtype))
+
+    return [batch() for _ in range(count)]
+
+
+def without_head(weights: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """The layer's own weights."""
+    return {name: array for name, array in weights.items() if not name.startswith("head.")}
+
+
+def add_forget_bias(weights: Mapping[str, FloatArray], amount: float) -> dict[str, FloatArray]:
+    """Add to the forget gate's input bias in every layer and direction (Jozefowicz et al., ICML 2015).
+
+    Raises:
+        HarnessError: the weights have no gated biases in LSTM order.
+    """
+    changed = dict(weights)
+    names = list(_forget_biases(weights))
+    if not names:
+        raise HarnessError("this task sets a forget bias, and these weights have no bias_ih_l0 to set it in")
+    for name in names:
+        bias = weights[name].copy()
+        hidden_size = len(bias) // 4
+        bias[hidden_size : 2 * hidden_size] += amount  # gates stand as i, f, g, o
+        changed[name] = bias
+    return changed
+
+
+def _forget_biases(weights: Mapping[str, FloatArray]) -> Iterator[str]:
+    return (name for name in weights if name.startswith("bias_ih_l"))
+
+
+def _cast(batch: Split, dtype: str) -> Split:
+    targets = batch.targets.astype(dtype) if batch.targets.dtype.kind == "f" else batch.targets
+    return Split(batch.x.astype(dtype, copy=False), targets, batch.lengths)

@@ -1,0 +1,115 @@
+"""Latency: freshly started workers in random order, every variant of a runtime in turns within one of them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import Any
+
+from harness.engine.context import Context, Outcome, grouped
+from harness.engine.process import WorkerFailure, WorkerProcess
+from harness.engine.verification import Verification
+from harness.plan import Trial, Variant
+
+
+class Measurement:
+    """The latency trials of a run. A session is checked for parity right before and right after it is timed."""
+
+    def __init__(self, context: Context, verification: Verification) -> None:
+        self._context = context
+        self._verification = verification
+        self._outcomes: dict[str, Outcome] = {}
+        self._samples: dict[str, dict[int, list[list[Any]]]] = {}  # trial, process, rows
+        self._parity: dict[str, dict[int, list[dict[str, Any]]]] = {}
+
+    def measure_all(self) -> None:
+        """Time every trial whose variant passed parity; one record a latency trial, its samples beside it."""
+        latency = self._context.plan.of("latency")
+        processes = self._context.plan.suite.latency.processes
+        self._context.phase("latency", len({(t.task, t.variant.runtime) for t in latency}) * processes)
+        for task in self._context.plan.tasks:
+            self._measure_task(task, [t for t in latency if t.task == task], processes)
+
+    def _measure_task(self, task: str, trials: list[Trial], processes: int) -> None:
+        for trial in trials:
+            self._outcomes[trial.id] = self._verification.outcomes[trial.variant, task]
+            self._samples[trial.id], self._parity[trial.id] = {}, {}
+        order = random.Random(task)
+        runtimes = list(dict.fromkeys(t.variant.runtime for t in trials))
+        for process in range(1, processes + 1):
+            order.shuffle(runtimes)
+            for runtime in runtimes:
+                self._measure([t for t in trials if t.variant.runtime == runtime], process)
+                self._context.step(f"{task}, {runtime}, process {process} of {processes}")
+        for trial in trials:
+            if self._context.folder and self._samples[trial.id]:
+                rows = [row for process_rows in self._samples[trial.id].values() for row in process_rows]
+                self._context.folder.write_samples(trial.id, rows)
+            checks = [row for process_rows in self._parity[trial.id].values() for row in process_rows]
+            self._context.record(trial, self._outcomes[trial.id], parity=checks)
+
+    def _measure(self, trials: list[Trial], process: int) -> None:
+        """One worker opens, checks and times these trials in turns. If it dies, its innocent variants try again."""
+        groups = grouped([t for t in trials if self._outcomes[t.id].status == "ok"], lambda t: t.variant)
+        if not groups:
+            return
+        random.Random(f"{process} {groups}").shuffle(groups)
+        with self._context.worker() as worker:
+            for group in groups:
+                if not self._verified(worker, group, process):
+                    self._measure(trials, process)  # the worker died; the guilty variant's outcome now says so
+                    return
+            points = [t for group in groups for t in group if self._outcomes[t.id].status == "ok"]
+            if not points:
+                return
+            try:
+                samples = self._sample(worker, points, process)
+            except WorkerFailure as failure:
+                self._disentangle(groups, points, process, failure)
+                return
+            for group in groups:
+                if self._outcomes[group[0].id].status == "ok":
+                    self._verified(worker, group, process, after=True)
+            for trial, rows in samples:
+                self._samples[trial.id][process] = rows
+
+    def _disentangle(
+        self, groups: list[list[Trial]], points: list[Trial], process: int, failure: WorkerFailure
+    ) -> None:
+        """Timing failed. Alone, the variant is guilty; in company, each is tried again alone."""
+        variants: set[Variant] = {trial.variant for trial in points}
+        if len(variants) == 1:
+            for trial in points:
+                self._outcomes[trial.id] = Outcome(failure.status, failure.reason)
+            return
+        for group in groups:
+            self._measure(group, process)
+
+    def _verified(self, worker: WorkerProcess, group: list[Trial], process: int, after: bool = False) -> bool:
+        """Check the very session that is timed and set its trials' outcome. False if the worker died of it."""
+        alive = True
+        try:
+            outcome, rows = self._verification.check(worker, group[0], process, opened=after)
+        except WorkerFailure as failure:
+            outcome, rows, alive = Outcome(failure.status, failure.reason), [], failure.alive
+        if after and outcome.status != "ok":
+            outcome = replace(outcome, reason=f"after timing: {outcome.reason}")
+        for trial in group:
+            self._outcomes[trial.id] = outcome
+        if not after or outcome.status != "ok":
+            self._parity[group[0].id][process] = rows
+        return alive
+
+    def _sample(self, worker: WorkerProcess, trials: list[Trial], process: int) -> list[tuple[Trial, list[list[Any]]]]:
+        """Each trial with its rows of the samples table."""
+        points = [
+            {"key": str(t.variant), "scenario": t.scenario, "batch": t.batch, "time": t.time, "task": t.task}
+            for t in trials
+        ]
+        latency = self._context.plan.suite.latency
+        limit = self._context.seconds * len(trials)
+        rows = worker.ask("sample", limit, points=points, calls=latency.calls, budget=latency.seconds, seed=process)
+        found: list[list[list[Any]]] = [[] for _ in trials]
+        for index, *values in rows:
+            found[index].append([process, *values])
+        return list(zip(trials, found, strict=True))

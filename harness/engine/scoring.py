@@ -1,0 +1,111 @@
+"""Training, and the scores of every variant on trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from harness.engine.accuracy import METRICS
+from harness.engine.context import Context, Outcome, grouped
+from harness.engine.process import WorkerFailure
+from harness.engine.verification import Verification
+from harness.plan import Trial, Variant
+
+
+class Scoring:
+    """The accuracy trials of a run: variants that can train train themselves; the others use weights from one that can."""
+
+    def __init__(self, context: Context, verification: Verification) -> None:
+        self._context = context
+        self._verification = verification
+        self._trials = context.plan.of("accuracy")
+        self._planned = {(t.variant, t.task, t.seed): t for t in self._trials}
+        self._trained: dict[tuple[Variant, str, int | None], tuple[Outcome, dict[str, Any]]] = {}
+
+    def score_all(self) -> None:
+        """Train, then score; one record an accuracy trial."""
+        trainings = {(t.trained_by, t.task, t.seed): t for t in self._trials if t.trained_by}
+        jobs = [replace(trial, variant=variant) for (variant, _, _), trial in trainings.items() if variant]
+        others = [t for t in self._trials if t.trained_by != t.variant]
+        self._context.phase("accuracy", len(jobs) + len(others))
+        self._context.parallel(self._train, grouped(jobs, lambda t: (t.variant, t.task)))
+        self._context.parallel(self._evaluate, grouped(others, lambda t: (t.variant, t.task)))
+
+    def _train(self, trials: list[Trial]) -> None:
+        """Train these seeds of one variant on one task; some are no rows of their own but serve others."""
+        for trial, outcome, result in self._ask_each("train", trials, self._training):
+            self._trained[trial.variant, trial.task, trial.seed] = (outcome, result)
+            planned = self._planned.get((trial.variant, trial.task, trial.seed))
+            self._finish(trial, outcome, result, record=planned is not None)
+
+    def _evaluate(self, trials: list[Trial]) -> None:
+        ready = []
+        for trial in trials:
+            problem = self._obstacle(trial)
+            if problem:
+                self._finish(trial, problem, {})
+            else:
+                ready.append(trial)
+        for trial, outcome, result in self._ask_each("evaluate", ready, self._evaluation):
+            if result and trial.trained_by:
+                result["trainer_score"] = self._trained[trial.trained_by, trial.task, trial.seed][1]["score"]
+            self._finish(trial, outcome, result)
+
+    def _obstacle(self, trial: Trial) -> Outcome | None:
+        """Why a trial cannot be scored, if it cannot."""
+        if trial.trained_by is None:
+            return Outcome("skipped", f"nothing installed can train architecture '{trial.architecture}'")
+        parity = self._verification.outcomes[trial.variant, trial.task]
+        if parity.status not in ("ok", "wrong"):  # a wrong variant is scored: the table shows what accuracy hides
+            return parity
+        outcome, _ = self._trained[trial.trained_by, trial.task, trial.seed]
+        if outcome.status != "ok":
+            return Outcome("skipped", f"training {trial.trained_by} ended as {outcome.status}: {outcome.reason}")
+        return None
+
+    def _ask_each(
+        self, do: str, trials: list[Trial], arguments: Callable[[Trial], dict[str, Any]]
+    ) -> Iterator[tuple[Trial, Outcome, dict[str, Any]]]:
+        """Ask one worker for each trial in turn; a worker that dies costs only the trial it was at."""
+        rest = list(trials)
+        while rest:
+            with self._context.worker() as worker:
+                while rest:
+                    trial = rest.pop(0)
+                    request = {"task": trial.task, "data_dir": self._context.data_dir, **arguments(trial)}
+                    try:
+                        yield (
+                            trial,
+                            Outcome(),
+                            worker.ask(do, self._context.seconds, **request, **self._context.variant(trial)),
+                        )
+                    except WorkerFailure as failure:
+                        yield trial, Outcome(failure.status, failure.reason), {}
+                        if not failure.alive:
+                            break
+
+    def _training(self, trial: Trial) -> dict[str, Any]:
+        weights, predictions = self._files(trial.variant, trial)
+        return {"seed": trial.seed, "weights_path": weights, "predictions_path": predictions}
+
+    def _evaluation(self, trial: Trial) -> dict[str, Any]:
+        assert trial.trained_by
+        weights, predictions = self._files(trial.trained_by, trial)
+        return {"weights_path": weights, "trainer_predictions_path": predictions}
+
+    def _files(self, trainer: Variant, trial: Trial) -> tuple[str, str]:
+        assert self._context.folder
+        stem = self._context.folder.path.resolve() / "weights" / f"{trial.task}.{trainer}.seed{trial.seed}"
+        return f"{stem}.safetensors", f"{stem}.predictions.npy"
+
+    def _finish(self, trial: Trial, outcome: Outcome, result: dict[str, Any], record: bool = True) -> None:
+        scores: list[dict[str, Any]] = []
+        if result:
+            names = ("score", "rows", "trainer_score", "agreeing_rows")
+            metric = METRICS[self._context.catalog.task(trial.task).kind]
+            scores = [{"metric": metric, **{name: result.get(name) for name in names}}]
+        if record:
+            self._context.record(trial, outcome, scores=scores, curves=result.get("curve", []))
+        text = f"{result['score']:.4f}" if result else outcome.status
+        self._context.step(f"{trial.variant} on {trial.task}, seed {trial.seed}: {text}")

@@ -1,0 +1,94 @@
+"""Parity of every variant, before anything is trained, scored or timed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from typing import Any
+
+from harness.contract import LayerSize
+from harness.engine.context import Context, Outcome, grouped
+from harness.engine.process import WorkerFailure, WorkerProcess
+from harness.parity import EQUATIONS, Observation, judge
+from harness.plan import Trial, Variant
+
+
+class Verification:
+    """The yardsticks of a run, and what came of holding each variant against them.
+
+    Attributes:
+        outcomes: how each variant fared on each task's layer.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._yardsticks: dict[tuple[str, LayerSize], tuple[str, list[Observation]]] = {}
+        self.outcomes: dict[tuple[Variant, str], Outcome] = {}
+
+    def check_all(self) -> None:
+        """Check every variant of the plan, each in a worker of its own; one record each."""
+        trials = self._context.plan.of("parity")
+        self._context.phase("parity", len(trials))
+        self._context.parallel(self._find_yardstick, list({(t.architecture, t.size): t for t in trials}.values()))
+        self._context.parallel(self._check_variant, grouped(trials, lambda t: t.variant))
+
+    def check(
+        self, worker: WorkerProcess, trial: Trial, process: int, opened: bool = False
+    ) -> tuple[Outcome, list[dict[str, Any]]]:
+        """Check one session in a worker, opening it first unless it is open under the variant's name.
+
+        Returns:
+            the outcome, `ok` or `wrong`, and the rows of the parity table.
+
+        Raises:
+            WorkerFailure: it could not be opened or run.
+        """
+        name, yardstick = self._yardsticks[trial.architecture, trial.size]
+        observations = self._observe(worker, trial, opened)
+        judgement = judge(observations, yardstick, trial.dtype)
+        yard = {(o.case, o.part): o.rmse for o in yardstick}
+        rows = [
+            {"process": process, **asdict(o), "yardstick_rmse": yard[o.case, o.part], "yardstick": name}
+            for o in observations
+        ]
+        return Outcome() if judgement.passed else Outcome("wrong", judgement.reason), rows
+
+    def _check_variant(self, trials: list[Trial]) -> None:
+        for trial in trials:
+            rows: list[dict[str, Any]] = []
+            try:
+                with self._context.worker() as worker:
+                    outcome, rows = self.check(worker, trial, process=0)
+            except WorkerFailure as failure:
+                outcome = Outcome(failure.status, failure.reason)
+            self.outcomes[trial.variant, trial.task] = outcome
+            self._context.record(trial, outcome, parity=rows)
+            self._context.step(f"{trial.variant} on {trial.task}: {outcome.status}")
+
+    def _find_yardstick(self, trial: Trial) -> None:
+        """Observe the yardstick of the trial's architecture and size, or else the equations themselves."""
+        model = self._context.plan.yardsticks.get(trial.architecture)
+        key = (trial.architecture, trial.size)
+        if model is not None:
+            try:
+                with self._context.worker() as worker:
+                    self._yardsticks[key] = (str(model), self._observe(worker, replace(trial, variant=model)))
+                return
+            except WorkerFailure:
+                pass  # a yardstick that cannot be had here is replaced by the equations, and the table says so
+        with self._context.worker() as worker:
+            rows = worker.ask(
+                "equations", self._context.seconds, shapes=self._shapes(trial.task), **self._context.variant(trial)
+            )
+        self._yardsticks[key] = (EQUATIONS, [Observation(**row) for row in rows])
+
+    def _observe(self, worker: WorkerProcess, trial: Trial, opened: bool = False) -> list[Observation]:
+        key, seconds = str(trial.variant), self._context.seconds
+        if not opened:
+            worker.ask("open", seconds, key=key, **self._context.variant(trial))
+        rows = worker.ask("parity", seconds, key=key, shapes=self._shapes(trial.task))
+        return [Observation(**row) for row in rows]
+
+    def _shapes(self, task: str) -> list[tuple[int, int]]:
+        """The shapes (batch, time) of the task's forward passes that will be timed."""
+        trials = [t for t in self._context.plan.of("latency", task) if t.scenario != "training-step"]
+        return list(dict.fromkeys((t.batch or 1, t.time or 1) for t in trials))

@@ -1,0 +1,247 @@
+"""The worker process: opens sessions of one runtime and does what the engine asks, one request at a time.
+
+Requests and replies are JSON behind a four-byte length, over the standard streams the process was started with.
+Whatever plugins print goes to the worker's log instead.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harness.catalog import Catalog
+    from harness.contract import Data, Model, Runtime, Session, SessionOptions
+
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+
+
+def send(stream: IO[bytes], message: Any) -> None:
+    """Write one message."""
+    body = json.dumps(message, default=str).encode()
+    stream.write(struct.pack("!I", len(body)) + body)
+    stream.flush()
+
+
+def receive(stream: IO[bytes]) -> Any:
+    """Read one message; None when the other side is gone.
+
+    Raises:
+        ValueError: the message is too long or broken.
+    """
+    header = stream.read(4)
+    if len(header) < 4:
+        return None
+    (length,) = struct.unpack("!I", header)
+    if length > MAX_MESSAGE_BYTES:
+        raise ValueError(f"a message of {length} bytes")
+    body = stream.read(length)
+    return json.loads(body) if len(body) == length else None
+
+
+class Worker:
+    """What lives in a worker process between requests: the catalog, the data sets and the open sessions."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._data: dict[tuple[str, str | None], Data] = {}
+        self._open: dict[str, tuple[Session, Any]] = {}
+
+    def load(self, task: str, data_dir: str | None) -> dict[str, Any]:
+        """Load a task's data; it stays loaded. Gives the numbers of rows."""
+        data = self._task_data(task, data_dir)
+        return {"train_rows": len(data.train.x), "test_rows": len(data.test.x)}
+
+    def open(self, key: str, **variant: Any) -> dict[str, Any]:
+        """Open a session with probe weights under a key."""
+        from harness.parity import probe_weights
+
+        model, runtime, options = self._variant(**variant)
+        weights = probe_weights(model.architecture, options.size)
+        session = runtime.open(model, weights, options)
+        self._open[key] = (session, (model, runtime, options, weights))
+        return {}
+
+    def parity(self, key: str, shapes: list[tuple[int, int]]) -> list[dict[str, Any]]:
+        """Observe the open session over the grid, and at these (batch, time) shapes."""
+        from harness import parity
+
+        session, (model, _, options, weights) = self._open[key]
+        cases = parity_cases(shapes)
+        return [
+            asdict(o) for o in parity.observe(session, model.architecture, weights, options.size, options.dtype, cases)
+        ]
+
+    def equations(self, shapes: list[tuple[int, int]], **variant: Any) -> list[dict[str, Any]]:
+        """Observe the oracle's own equations in the variant's dtype, over the same cases as `parity`."""
+        from harness import parity
+
+        model, _, options = self._variant(**variant)
+        weights = parity.probe_weights(model.architecture, options.size)
+        cases = parity_cases(shapes)
+        return [
+            asdict(o) for o in parity.observe_equations(model.architecture, weights, options.size, options.dtype, cases)
+        ]
+
+    def train(
+        self, task: str, seed: int, data_dir: str | None, weights_path: str, predictions_path: str, **variant: Any
+    ) -> dict[str, Any]:
+        """Train, write the weights and the test predictions, and give the score and the learning curve."""
+        from safetensors.numpy import save_file
+
+        from harness.engine import accuracy
+
+        model, runtime, options = self._variant(**variant)
+        data = self._task_data(task, data_dir)
+        weights, curve, predictions = accuracy.train(model, runtime, self._catalog.task(task), data, seed, options)
+        save_file(weights, weights_path)
+        _save_array(predictions_path, predictions)
+        return {
+            "score": curve[-1].score,
+            "rows": len(data.test.x),
+            "curve": [_finite(asdict(point)) for point in curve],
+        }
+
+    def evaluate(
+        self,
+        task: str,
+        data_dir: str | None,
+        weights_path: str,
+        trainer_predictions_path: str,
+        **variant: Any,
+    ) -> dict[str, Any]:
+        """Score the variant on stored weights, and compare its predictions with those of the variant that trained."""
+        import numpy as np
+        from safetensors.numpy import load_file
+
+        from harness.engine import accuracy
+
+        model, runtime, options = self._variant(**variant)
+        data = self._task_data(task, data_dir)
+        kind = self._catalog.task(task).kind
+        weights = load_file(weights_path)
+        session = runtime.open(model, accuracy.without_head(weights), options)
+        predictions = accuracy.predict(session, model.architecture, weights, data.test, options.dtype)
+        session.close()
+        trainer_predictions = np.load(trainer_predictions_path, allow_pickle=False)
+        return {
+            "score": accuracy.score_of(kind, predictions, data.test.targets),
+            "rows": len(data.test.x),
+            "agreeing_rows": accuracy.agreement(kind, predictions, trainer_predictions),
+        }
+
+    def sample(self, points: list[dict[str, Any]], calls: int, budget: float, seed: int) -> list[list[Any]]:
+        """Time open sessions: a point is a session's key, a scenario, a batch, a time and a task.
+
+        A row of the reply is the point's index and then the fields of `timing.Sample`.
+        """
+        from harness.engine import timing
+
+        subjects = [self._subject(name=str(index), seed=seed, **point) for index, point in enumerate(points)]
+        samples = timing.sample(subjects, calls, budget, seed)
+        return [[int(key), *rest] for key, *rest in (asdict(sample).values() for sample in samples)]
+
+    def _subject(self, name: str, key: str, scenario: str, batch: int, time: int, task: str, seed: int) -> Any:
+        from harness.engine import accuracy, timing
+
+        session, (model, runtime, options, weights) = self._open[key]
+        if scenario != "training-step":
+            return timing.session_subject(name, session, batch, time, options.size, options.dtype, seed)
+        spec = self._catalog.task(task)
+        head = accuracy.initial_head(model.architecture, options.size, spec.outputs, seed)
+        recipe = replace(spec.recipe, hidden_size=options.size.hidden_size, num_layers=options.size.num_layers)
+        trainer = runtime.open_trainer(model, weights | head, spec.kind, recipe, options)
+        batches = accuracy.training_batches(spec, seed, timing.DISTINCT_INPUTS, options.dtype)
+        return timing.trainer_subject(name, trainer, batches)
+
+    def _variant(
+        self,
+        model: str,
+        runtime: str,
+        size: dict[str, int],
+        device: str,
+        dtype: str,
+        threads: int,
+        cache_dir: str | None,
+    ) -> tuple[Model, Runtime, SessionOptions]:
+        from harness.contract import LayerSize, SessionOptions
+
+        options = SessionOptions(LayerSize(**size), device, dtype, threads, Path(cache_dir) if cache_dir else None)
+        return self._catalog.model(model), self._catalog.runtime(runtime), options
+
+    def _task_data(self, task: str, data_dir: str | None) -> Data:
+        if (task, data_dir) not in self._data:
+            self._data[task, data_dir] = self._catalog.task(task).load(Path(data_dir) if data_dir else None)
+        return self._data[task, data_dir]
+
+
+def parity_cases(shapes: list[tuple[int, int]]) -> list[Any]:
+    """The grid, and the shapes that will be timed, without repeats."""
+    from harness.parity import GRID, Case
+
+    return list(dict.fromkeys([*GRID, *(Case(batch, time, state=False) for batch, time in shapes)]))
+
+
+def serve(handlers: Callable[[], Any], requests: IO[bytes], replies: IO[bytes]) -> None:
+    """Answer requests until the engine is gone. An exception becomes a reply; the worker lives on."""
+    target = None
+    while (request := receive(requests)) is not None:
+        try:
+            target = target or handlers()
+            send(replies, {"result": getattr(target, request["do"])(**request["with"])})
+        except BaseException as error:  # a plugin may raise anything, SystemExit included; it must become a row
+            send(replies, {"error": _describe(error)})
+
+
+def _describe(error: BaseException) -> dict[str, str]:
+    from harness.contract import HarnessError, Unsupported
+
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # a stranger's __str__ may raise as well
+        text = "(its message cannot be shown)"
+    frames = traceback.extract_tb(error.__traceback__)
+    traceback.print_exception(error)
+    place = f" [{Path(frames[-1].filename).name}:{frames[-1].lineno}]" if frames else ""
+    reason = text if isinstance(error, HarnessError) else f"{type(error).__name__}: {text}{place}"
+    return {"status": "unsupported" if isinstance(error, Unsupported) else "failed", "reason": reason[:1000]}
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+
+
+def _save_array(path: str, array: Any) -> None:
+    import numpy as np
+
+    with open(path, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+def main() -> None:
+    """Take the standard streams for the engine, give plugins the log in their place, and serve."""
+    requests = os.fdopen(os.dup(0), "rb")
+    replies = os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115  lives as long as the process
+
+    def worker() -> Worker:
+        from harness.catalog import discover
+
+        return Worker(discover())
+
+    serve(worker, requests, replies)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The environment: every fact that could explain a number."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+CPU_FOLDER = Path("/sys/devices/system/cpu")
+
+
+def environment(distributions: Iterable[str], command: list[str]) -> dict[str, Any]:
+    """The facts, by name; units stand in the names; a fact that cannot be read is None.
+
+    Args:
+        distributions: the plugins' distributions; their versions and those of what they require are recorded.
+        command: the command line.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "python_implementation": platform.python_implementation(),
+        "os": platform.platform(),
+        "machine": platform.machine(),
+        "cpu_model": _cpu_model(),
+        "cpu_logical_count": os.cpu_count(),
+        "cpu_physical_count": psutil.cpu_count(logical=False),
+        "cpu_usable_count": len(affinity(0)) if affinity else None,
+        "cpu_governor": _read(CPU_FOLDER / "cpu0/cpufreq/scaling_governor"),
+        "cpu_max_frequency_khz": _number(_read(CPU_FOLDER / "cpu0/cpufreq/cpuinfo_max_freq")),
+        "cpu_boost": _read(CPU_FOLDER / "cpufreq/boost"),
+        "hypervisor": _hypervisor(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "load_average_1min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "accelerators": _accelerators(),
+        "versions": versions(distributions),
+    }
+
+
+def versions(distributions: Iterable[str]) -> dict[str, str]:
+    """The versions of these distributions, of the harness, and of everything they directly require that is installed."""
+    names = {"rnn-harness", *distributions}
+    for name in list(names):
+        try:
+            requirements = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        names |= {
+            re.split(r"[^A-Za-z0-9._-]", requirement)[0]
+            for requirement in requirements
+            if "extra ==" not in requirement
+        }
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu_model() -> str | None:
+    text = _read(Path("/proc/cpuinfo")) or ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1] if found else platform.processor() or None
+
+
+def _hypervisor() -> str | None:
+    if "hypervisor" in (_read(Path("/proc/cpuinfo")) or ""):
+        return _read(Path("/sys/class/dmi/id/sys_vendor")) or "unknown"
+    return None
+
+
+def _accelerators() -> list[str]:
+    """What nvidia-smi names, driver version included; empty where there is none."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    return _run(query).splitlines()
+
+
+def _commit() -> str | None:
+    """The commit of the harness's own checkout, with `+changes` if it differs; None for an installed package."""
+    folder = Path(__file__).resolve().parent.parent
+    if not (folder / ".git").exists():
+        return None
+    commit = _run(["git", "-C", str(folder), "rev-parse", "HEAD"])
+    changed = _run(["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"])
+    return (commit + ("+changes" if changed else "")) or None
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None

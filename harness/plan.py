@@ -1,0 +1,261 @@
+"""From a suite and a catalog to frozen trials: what will be run, before anything is."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from harness.catalog import Catalog, Plugin
+from harness.contract import HarnessError, LayerSize, Model, Runtime, Task, Trainable
+from harness.suite import Suite, override
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A model on a runtime, written `model@runtime`."""
+
+    model: str
+    runtime: str
+
+    def __str__(self) -> str:
+        return f"{self.model}@{self.runtime}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One row to come.
+
+    Attributes:
+        id: unique in the run and safe as a file name.
+        kind: `parity`, `accuracy` or `latency`.
+        variant, task: what is tried on what.
+        architecture: the variant's.
+        size: the layer's size.
+        device, dtype, threads: how it runs.
+        seed: of an accuracy trial, else None.
+        trained_by: the variant whose training an accuracy trial is scored on; itself if it can train.
+        scenario, batch, time: of a latency trial; batch is also an accuracy trial's training batch.
+    """
+
+    id: str
+    kind: str
+    variant: Variant
+    task: str
+    architecture: str
+    size: LayerSize
+    device: str
+    dtype: str
+    threads: int
+    seed: int | None = None
+    trained_by: Variant | None = None
+    scenario: str | None = None
+    batch: int | None = None
+    time: int | None = None
+
+    def row(self, plugin: Plugin) -> dict[str, Any]:
+        """The trial as a row of the trials table, before its status is known; `plugin` gave its model."""
+        row = asdict(self) | asdict(self.size)
+        row |= {"trial": self.id, "variant": str(self.variant), "model": self.variant.model}
+        row |= {"runtime": self.variant.runtime, "trained_by": str(self.trained_by) if self.trained_by else None}
+        row |= {"distribution": plugin.distribution, "distribution_version": plugin.version}
+        del row["id"], row["size"]
+        return row
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a run will do.
+
+    Attributes:
+        suite: the suite it came from.
+        trials: one per row.
+        tasks: the tasks in order.
+        baselines: architecture to the variant its rows are compared with.
+        yardsticks: architecture to the variant whose rounding error parity is held against, where one is installed.
+    """
+
+    suite: Suite
+    trials: tuple[Trial, ...]
+    tasks: tuple[str, ...]
+    baselines: dict[str, Variant]
+    yardsticks: dict[str, Variant]
+
+    def of(self, kind: str, task: str | None = None) -> list[Trial]:
+        """The trials of one kind, of one task if given."""
+        return [trial for trial in self.trials if trial.kind == kind and task in (None, trial.task)]
+
+    def variants(self) -> list[Variant]:
+        """The variants, in order."""
+        return list(dict.fromkeys(trial.variant for trial in self.trials))
+
+
+def make_plan(suite: Suite, catalog: Catalog) -> Plan:
+    """Multiply models by runtimes by tasks.
+
+    Raises:
+        HarnessError: a name is unknown or given twice, or nothing is left to run.
+    """
+    pairs = _pairs(suite, catalog)
+    if not catalog.names("task"):
+        raise HarnessError("nothing to run: no task is installed; install rnn-harness-tasks")
+    tasks = [catalog.task(name) for name in _pick(catalog, "task", suite.tasks)]
+    trials: list[Trial] = []
+    for task in tasks:
+        for model, runtime in pairs:
+            trials.extend(_trials(suite, catalog, task, model, runtime))
+    numbered = tuple(replace(trial, id=f"{number:04d}-{trial.kind}") for number, trial in enumerate(trials, start=1))
+    variants = [(model.architecture.name, Variant(model.name, runtime.name)) for model, runtime in pairs]
+    architectures = list(dict.fromkeys(name for name, _ in variants))
+    baselines = {name: _baseline(name, suite, variants) for name in architectures}
+    return Plan(suite, numbered, tuple(task.name for task in tasks), baselines, _yardsticks(catalog, pairs))
+
+
+def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: str, dtype: str) -> Plan:
+    """Parity trials alone, of every variant that a name means (a variant, a model or a runtime), at these sizes.
+
+    Raises:
+        HarnessError: the name is unknown, or nothing accepts it.
+    """
+    model_name, at, runtime_name = name.partition("@")
+    if not at and name in catalog.names("runtime") and name not in catalog.names("model"):
+        model_name, runtime_name = "*", name
+    suite = override(Suite(), models=[model_name], runtimes=[runtime_name or "*"], device=device, dtype=dtype)
+    pairs = _pairs(suite, catalog)
+    trials = tuple(
+        Trial(
+            id=f"{number:04d}-parity",
+            kind="parity",
+            variant=Variant(model.name, runtime.name),
+            task=f"{size.num_layers}",
+            architecture=model.architecture.name,
+            size=size,
+            device=suite.device,
+            dtype=suite.dtype,
+            threads=suite.threads,
+        )
+        for number, (model, runtime, size) in enumerate(((m, r, s) for m, r in pairs for s in sizes), start=1)
+    )
+    return Plan(suite, trials, (), {}, _yardsticks(catalog, pairs))
+
+
+def layer_size(suite: Suite, task: Task) -> LayerSize:
+    """The layer a task is run with: its recipe's, unless the suite overrides it."""
+    return LayerSize(
+        task.input_size,
+        suite.layer.hidden_size or task.recipe.hidden_size,
+        suite.layer.num_layers or task.recipe.num_layers,
+    )
+
+
+def _trials(suite: Suite, catalog: Catalog, task: Task, model: Model, runtime: Runtime) -> list[Trial]:
+    base = Trial(
+        id="",
+        kind="parity",
+        variant=Variant(model.name, runtime.name),
+        task=task.name,
+        architecture=model.architecture.name,
+        size=layer_size(suite, task),
+        device=suite.device,
+        dtype=suite.dtype,
+        threads=suite.threads,
+    )
+    trainer = _trainer(catalog, model, runtime)
+    trials = [base]
+    trials += [
+        replace(base, kind="accuracy", seed=seed, trained_by=trainer, batch=task.recipe.batch_size)
+        for seed in range(suite.seeds)
+    ]
+    batches = {"single-stream": 1, "offline": suite.latency.offline_batch, "training-step": task.recipe.batch_size}
+    for scenario in dict.fromkeys(suite.latency.scenarios):
+        if scenario != "training-step" or isinstance(runtime, Trainable):
+            trials.append(replace(base, kind="latency", scenario=scenario, batch=batches[scenario], time=task.time))
+    return trials
+
+
+def _pairs(suite: Suite, catalog: Catalog) -> list[tuple[Model, Runtime]]:
+    """The models and runtimes that fit each other."""
+    models = [catalog.model(name) for name in _pick(catalog, "model", suite.models)]
+    runtimes = [catalog.runtime(name) for name in _pick(catalog, "runtime", suite.runtimes)]
+    _check_architectures(models)
+    pairs = [(model, runtime) for model in models for runtime in runtimes if model.framework in runtime.frameworks]
+    if not pairs:
+        raise HarnessError(
+            f"nothing to run: none of the runtimes {', '.join(r.name for r in runtimes)} "
+            f"accepts any of the models {', '.join(m.name for m in models)}"
+        )
+    return pairs
+
+
+def _pick(catalog: Catalog, kind: str, patterns: list[str]) -> list[str]:
+    """The names that match, in the catalog's order for a pattern, in the user's order otherwise."""
+    names: list[str] = []
+    for pattern in patterns:
+        if set(pattern) & set("*?"):
+            found = fnmatch.filter(catalog.names(kind), pattern)
+            if not found and pattern != "*":
+                raise HarnessError(
+                    f"no {kind} matches '{pattern}'; there are: {', '.join(catalog.names(kind)) or 'none'}"
+                )
+            names += found
+        else:
+            names.append(catalog.entry(kind, pattern).name)
+    if not names:
+        raise HarnessError(f"nothing to run: no {kind} is installed or chosen; `harness list` shows what there is")
+    return list(dict.fromkeys(names))
+
+
+def _trainer(catalog: Catalog, model: Model, runtime: Runtime) -> Variant | None:
+    """Who trains the weights a variant is scored on: itself, its model elsewhere, or a sibling of its architecture."""
+    if isinstance(runtime, Trainable):
+        return Variant(model.name, runtime.name)
+    installed = [catalog.model(name) for name in _unambiguous(catalog, "model")]
+    siblings = [m for m in installed if m.architecture.name == model.architecture.name]
+    siblings.sort(key=lambda m: (m.name != model.name, not m.yardstick))
+    for sibling in siblings:
+        for name in _unambiguous(catalog, "runtime"):
+            other = catalog.runtime(name)
+            if sibling.framework in other.frameworks and isinstance(other, Trainable):
+                return Variant(sibling.name, other.name)
+    return None
+
+
+def _yardsticks(catalog: Catalog, pairs: Sequence[tuple[Model, Runtime]]) -> dict[str, Variant]:
+    names = dict.fromkeys(model.architecture.name for model, _ in pairs)
+    found = {name: _yardstick(name, catalog) for name in names}
+    return {name: variant for name, variant in found.items() if variant is not None}
+
+
+def _yardstick(architecture: str, catalog: Catalog) -> Variant | None:
+    """The yardstick model of an architecture, on the runtime that trains it (its framework's own)."""
+    for name in _unambiguous(catalog, "model"):
+        model = catalog.model(name)
+        if model.architecture.name == architecture and model.yardstick:
+            for runtime_name in _unambiguous(catalog, "runtime"):
+                runtime = catalog.runtime(runtime_name)
+                if model.framework in runtime.frameworks and isinstance(runtime, Trainable):
+                    return Variant(model.name, runtime.name)
+    return None
+
+
+def _unambiguous(catalog: Catalog, kind: str) -> list[str]:
+    """The names of one kind that exactly one plugin gives."""
+    given = [entry.name for entry in catalog.entries if entry.kind == kind]
+    return [name for name in catalog.names(kind) if given.count(name) == 1]
+
+
+def _baseline(architecture: str, suite: Suite, variants: list[tuple[str, Variant]]) -> Variant:
+    own = [variant for name, variant in variants if name == architecture]
+    return next((variant for wanted in suite.baselines for variant in own if str(variant) == wanted), own[0])
+
+
+def _check_architectures(models: list[Model]) -> None:
+    seen: dict[str, Model] = {}
+    for model in models:
+        first = seen.setdefault(model.architecture.name, model)
+        if first.architecture != model.architecture:
+            raise HarnessError(
+                f"models '{first.name}' and '{model.name}' mean different things by architecture "
+                f"'{model.architecture.name}'; one of them must rename it"
+            )

@@ -1,0 +1,242 @@
+"""The store: a run's folder, its append-only journal, and the tables derived from it.
+
+A folder holds `run.json` (environment, suite, plugins), `journal.jsonl` (one record a finished trial), `samples/` (raw
+samples, one CSV a latency trial), `weights/` (trained weights), `logs/` (what workers printed), and what is derived
+and can be made again at any time: `tables/` and `report.md`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+
+from harness.contract import HarnessError
+
+SCHEMA_VERSION = 1
+JOURNAL = "journal.jsonl"
+RUN_FILE = "run.json"
+STATUSES = {
+    "ok": "finished; its numbers stand",
+    "wrong": "parity failed: it does not compute what its architecture says, so its latency is withheld",
+    "unsupported": "the runtime says it cannot do this, with its reason",
+    "failed": "an exception, with its type, message and place",
+    "crashed": "the worker process died, with the signal or exit code",
+    "timed-out": "took longer than `trial_seconds`",
+    "skipped": "not tried, because something it needs is missing, with what",
+}
+GOOD_STATUSES = frozenset({"ok", "unsupported", "skipped"})
+
+TRIAL_COLUMNS = [
+    *("trial", "kind", "variant", "model", "runtime", "distribution", "distribution_version", "architecture", "task"),
+    *("input_size", "hidden_size", "num_layers", "device", "dtype", "threads", "seed", "trained_by", "scenario"),
+    *("batch", "time", "status", "reason"),
+]
+PARITY_COLUMNS = [
+    "trial",
+    "process",
+    "case",
+    "part",
+    "rmse",
+    "yardstick_rmse",
+    "reference_rms",
+    "max_abs_error",
+    "yardstick",
+    "problem",
+]
+SCORE_COLUMNS = ["trial", "metric", "score", "rows", "trainer_score", "agreeing_rows"]
+CURVE_COLUMNS = ["trial", "step", "epoch", "training_loss", "score"]
+SAMPLE_COLUMNS = ["trial", "process", "boundary", "block", "turn", "call", "start_s", "elapsed_s"]
+
+
+class RunFolder:
+    """A run's folder, open for writing."""
+
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
+        """Create the folder and write `run.json`.
+
+        Raises:
+            HarnessError: the folder exists and is not empty, or cannot be written.
+        """
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise HarnessError(f"'{path}' exists and is not empty; choose another --out or remove it")
+            for name in ("samples", "weights", "logs", "cache"):
+                (path / name).mkdir()
+            write_atomically(path / RUN_FILE, json.dumps({"schema_version": SCHEMA_VERSION, **header}, indent=2) + "\n")
+            self._journal: IO[bytes] = (path / JOURNAL).open("xb")
+        except OSError as error:
+            raise HarnessError(f"'{path}' cannot be written: {error.strerror}; choose another --out") from error
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add a finished trial's record; it is on the disk when this returns."""
+        line = json.dumps(_json_safe(record), allow_nan=False, separators=(",", ":"))
+        self._journal.write(line.encode() + b"\n")
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+
+    def write_samples(self, trial: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Keep a latency trial's raw samples; call before `append`. Rows are `SAMPLE_COLUMNS` without the first."""
+        temporary = self.path / "samples" / f".{trial}.csv"
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(SAMPLE_COLUMNS[1:])
+            writer.writerows(rows)
+        temporary.replace(self.path / "samples" / f"{trial}.csv")
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it was recorded: tidy tables of observations, one fact a row, units in the column names.
+
+    Attributes:
+        path: the run's folder.
+        header: `run.json`: environment, suite, plugins, baselines.
+        trials: one row per planned trial.
+        parity: one row per trial, process, case and part of the output.
+        scores: one row per accuracy trial that has a score.
+        curves: learning curves; one row per point.
+        samples: one row per timed call.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    trials: pd.DataFrame
+    parity: pd.DataFrame
+    scores: pd.DataFrame
+    curves: pd.DataFrame
+    samples: pd.DataFrame
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The facts that could explain a number."""
+        facts: dict[str, Any] = self.header["environment"]
+        return facts
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """One row per variant, task and device: parity, accuracy and latency with intervals (see `harness.tables`)."""
+        from harness.tables import summary
+
+        return summary(self)
+
+    @property
+    def latency(self) -> pd.DataFrame:
+        """One row per latency trial and boundary: estimates with intervals (see `harness.tables`)."""
+        from harness.tables import latency
+
+        return latency(self)
+
+
+def load(path: str | Path) -> Run:
+    """Read a run's folder.
+
+    Raises:
+        HarnessError: it is not a run, was written by another schema version, or is damaged (file and line named).
+    """
+    folder = Path(path)
+    header = _read_header(folder)
+    planned: dict[str, dict[str, Any]] = {row["trial"]: row for row in header["trials"]}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("parity", "scores", "curves")}
+    trials = {
+        trial: {**row, "status": "skipped", "reason": "the run ended before this trial"}
+        for trial, row in planned.items()
+    }
+    for record in _read_journal(folder / JOURNAL):
+        trial = record["trial"]
+        if trial not in trials:
+            raise HarnessError(
+                f"'{folder / JOURNAL}' has a trial '{trial}' that was never planned; the folder is damaged"
+            )
+        trials[trial] |= {"status": record["status"], "reason": record.get("reason", "")}
+        for name, table in rows.items():
+            table.extend({"trial": trial, **row} for row in record.get(name, []))
+    return Run(
+        folder,
+        header,
+        pd.DataFrame(list(trials.values()), columns=TRIAL_COLUMNS).astype(
+            {"seed": "Int64", "batch": "Int64", "time": "Int64"}
+        ),
+        _numbers(rows["parity"], PARITY_COLUMNS, ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"]),
+        _numbers(rows["scores"], SCORE_COLUMNS, ["score", "trainer_score"]).astype({"agreeing_rows": "Int64"}),
+        _numbers(rows["curves"], CURVE_COLUMNS, ["epoch", "training_loss", "score"]),
+        _read_samples(folder, trials),
+    )
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _read_header(folder: Path) -> dict[str, Any]:
+    try:
+        header: dict[str, Any] = json.loads((folder / RUN_FILE).read_bytes())
+    except OSError as error:
+        raise HarnessError(f"'{folder}' is not a run: {RUN_FILE} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise HarnessError(f"'{folder / RUN_FILE}' is damaged: {error}") from error
+    if header.get("schema_version") != SCHEMA_VERSION:
+        raise HarnessError(
+            f"'{folder}' has schema version {header.get('schema_version')}; this harness reads {SCHEMA_VERSION}"
+        )
+    return header
+
+
+def _read_journal(path: Path) -> Iterable[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise HarnessError(f"'{path}' cannot be read: {error.strerror}") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line:
+                yield json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                return  # the run was cut off while it wrote this record
+            raise HarnessError(f"'{path}', line {number} is damaged: {error}") from error
+
+
+def _read_samples(folder: Path, trials: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    frames = []
+    for trial in trials:
+        path = folder / "samples" / f"{trial}.csv"
+        if path.is_file():
+            frame = pd.read_csv(path)
+            frame.insert(0, "trial", trial)
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=SAMPLE_COLUMNS)
+
+
+def _numbers(rows: list[dict[str, Any]], columns: list[str], numeric: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(numeric, "float64"))
+
+
+def _json_safe(value: Any) -> Any:
+    """JSON has no infinity: what is not finite is stored as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json_safe(item) for item in value]
+    return value

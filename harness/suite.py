@@ -1,0 +1,179 @@
+"""Suite files: what to run, in TOML, checked against a schema. A mistake is named with its key and line."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.contract import HarnessError
+
+Scenario = Literal["single-stream", "offline", "training-step"]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9*?._-]+$")]
+DEFAULT_SUITE = "quick"
+MAX_SUITE_BYTES = 1_000_000
+
+
+class Section(BaseModel):
+    """A table of a suite file: unknown keys are refused, values are not converted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Layer(Section):
+    """The layer's size; left out, the task's recipe decides."""
+
+    hidden_size: Annotated[int, Field(ge=1, le=65536)] | None = None
+    num_layers: Annotated[int, Field(ge=1, le=64)] | None = None
+
+
+class Latency(Section):
+    """How latency is sampled.
+
+    Attributes:
+        scenarios: which; an empty list measures no latency.
+        offline_batch: rows of an offline call.
+        processes: freshly started processes per runtime; the interval is taken over them.
+        calls: at most this many samples of a variant, scenario and boundary in one process.
+        seconds: a sampler stops after about this long even with fewer calls (12 are always taken).
+    """
+
+    scenarios: list[Scenario] = ["single-stream", "offline", "training-step"]
+    offline_batch: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    processes: Annotated[int, Field(ge=2, le=1000)] = 5
+    calls: Annotated[int, Field(ge=12, le=1_000_000)] = 140
+    seconds: Annotated[float, Field(gt=0, le=3600, strict=False)] = 1.0
+
+
+class Suite(Section):
+    """What to run.
+
+    Attributes:
+        description: one line.
+        models, runtimes, tasks: names or patterns (`*`, `hand-*`).
+        device, dtype, threads: where and how every variant runs.
+        seeds: how many trainings a variant gets on each task; 0 leaves accuracy out.
+        baselines: variants that others are compared with; a row is compared with the first of its own architecture,
+            or else with the first variant of its architecture in the plan.
+        layer: overrides of the recipes' sizes.
+        latency: how latency is sampled.
+        trial_seconds: a worker that takes longer over one step is ended.
+    """
+
+    description: str = ""
+    models: list[Name] = ["*"]
+    runtimes: list[Name] = ["*"]
+    tasks: list[Name] = ["*"]
+    device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")] = "cpu"
+    dtype: Literal["float32", "float64"] = "float32"
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    seeds: Annotated[int, Field(ge=0, le=1000)] = 3
+    baselines: list[Annotated[str, Field(pattern=r"^[a-z0-9._-]+@[a-z0-9._-]+$")]] = []
+    layer: Layer = Layer()
+    latency: Latency = Latency()
+    trial_seconds: Annotated[float, Field(gt=0, strict=False)] = 3600.0
+
+
+def builtin_suites() -> dict[str, str]:
+    """The built-in suites: name and description."""
+    folder = resources.files("harness").joinpath("suites")
+    names = sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))
+    return {name: tomllib.loads(_builtin_text(name))["description"] for name in names}
+
+
+def read_suite(name_or_path: str) -> tuple[str, Suite]:
+    """The suite of that name or in that file, with its short name.
+
+    Raises:
+        HarnessError: no such suite, not TOML, or a wrong key or value; one line each.
+    """
+    if name_or_path in builtin_suites():
+        return name_or_path, parse_suite(_builtin_text(name_or_path), f"built-in suite '{name_or_path}'")
+    path = Path(name_or_path)
+    if not path.name.endswith(".toml"):
+        near = difflib.get_close_matches(name_or_path, builtin_suites(), n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise HarnessError(
+            f"no suite is called '{name_or_path}'{hint} Built in: {', '.join(builtin_suites())}; or give a .toml file"
+        )
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HarnessError(f"suite '{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > MAX_SUITE_BYTES:
+        raise HarnessError(f"suite '{path}' has {len(data)} bytes; a suite has at most {MAX_SUITE_BYTES}")
+    return path.name.removesuffix(".toml"), parse_suite(text, f"suite '{path}'")
+
+
+def parse_suite(text: str, origin: str) -> Suite:
+    """Parse and check a suite's text; `origin` begins every error.
+
+    Raises:
+        HarnessError: not TOML, or wrong keys or values. The first is named with its line and what is allowed.
+    """
+    try:
+        return Suite.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise HarnessError(f"{origin} is not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise HarnessError(f"{origin} is nested too deeply") from error
+    except ValidationError as error:
+        problems = error.errors()
+        first = _explain(problems[0], text)
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise HarnessError(f"{origin}, {first}{more}") from error
+
+
+def override(suite: Suite, **changes: Any) -> Suite:
+    """A copy with the given keys changed and checked again; a key given as None stays.
+
+    Raises:
+        HarnessError: a value is not allowed.
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    try:
+        return Suite.model_validate(suite.model_dump() | given)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise HarnessError(f"--{problem['loc'][0]}: {_sentence(problem)}") from error
+
+
+def _builtin_text(name: str) -> str:
+    return resources.files("harness").joinpath("suites", f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _explain(problem: Any, text: str) -> str:
+    keys = [part for part in problem["loc"] if isinstance(part, str) and "[" not in part]
+    key = ".".join(keys)
+    line = _line_of(text, keys)
+    if problem["type"] == "extra_forbidden":
+        sections: dict[str, type[Section]] = {"layer": Layer, "latency": Latency}
+        section = sections.get(keys[0], Suite) if len(keys) > 1 else Suite
+        return f"line {line}: unknown key '{key}'; allowed here: {', '.join(section.model_fields)}"
+    return f"line {line}: '{key}' is {problem['input']!r}: {_sentence(problem)}"
+
+
+def _sentence(problem: Any) -> str:
+    message = str(problem["msg"])
+    return message[0].lower() + message[1:]
+
+
+def _line_of(text: str, keys: list[str]) -> int:
+    """The line where a key of a (possibly nested) table stands, counted from 1; 1 if it cannot be told."""
+    table = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+            table = header[1]
+            if table == ".".join(keys):
+                return number
+        elif assignment := re.match(r"\s*([\w.\"'-]+)\s*=", line):
+            name = assignment[1].strip("\"'")
+            if ".".join(part for part in (table, name) if part) == ".".join(keys) or (table, name) == ("", keys[0]):
+                return number
+    return 1

@@ -1,0 +1,72 @@
+"""What a run shows while it goes and when it ends."""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from harness.report import COLUMNS, display_table
+from harness.store import Run
+
+
+class Progress:
+    """Progress bars with the time left on a terminal, a plain line a step elsewhere, nothing when quiet.
+
+    Everything goes to standard error, so that standard output holds the table alone.
+    """
+
+    def __init__(self, quiet: bool) -> None:
+        self._console = Console(stderr=True, quiet=quiet)
+        self._bars: Bars | None = None
+        self._bar: TaskID | None = None
+        if self._console.is_terminal and not quiet:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self._bars = Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console)
+
+    def __enter__(self) -> Self:
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._bars:
+            self._bars.stop()
+
+    def phase(self, title: str, steps: int) -> None:
+        """A phase of so many steps begins."""
+        if self._bars:
+            self._bar = self._bars.add_task(title, total=steps)
+        else:
+            self._say(f"{title}: {steps} steps")
+
+    def step(self, what: str) -> None:
+        """A step of the current phase is finished."""
+        if self._bars and self._bar is not None:
+            self._bars.update(self._bar, advance=1)
+            self._bars.console.print(f"  {what}", highlight=False, markup=False)
+        else:
+            self._say(f"  {what}")
+
+    def _say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_summary(run: Run) -> None:
+    """Print one table a task and device, at most as wide as the terminal, and what is not ok."""
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    for (task, device, dtype, threads), rows in run.summary.groupby(["task", "device", "dtype", "threads"], sort=False):
+        table = Table(title=f"{task} on {device}, {dtype}, {threads} thread(s) a call", title_justify="left")
+        for column in COLUMNS:
+            table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=column == "variant")
+        for row in display_table(rows, intervals=False):
+            table.add_row(*row.values())
+        console.print(table)
+    for trial in run.trials[~run.trials["status"].isin(["ok", "skipped"])].to_dict("records"):
+        text = f"{trial['trial']} {trial['variant']} on {trial['task']}: {trial['status']}: {trial['reason']}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
