@@ -1,0 +1,60 @@
+"""PyTorch: `torch.nn.LSTM` as the yardstick, the `eager` runtime for every torch model, and training.
+
+Importing this module imports neither torch nor NumPy; building a layer or opening a session does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import harness
+from harness_torch.runtime import Eager
+
+if TYPE_CHECKING:
+    from harness_torch.layers import TorchLSTM
+
+
+def build_lstm(input_size: int, hidden_size: int, num_layers: int = 1) -> TorchLSTM:
+    """A freshly initialised `torch.nn.LSTM`."""
+    from harness_torch.layers import TorchLSTM
+
+    return TorchLSTM(input_size, hidden_size, num_layers, batch_first=True)
+
+
+def build_bilstm(input_size: int, hidden_size: int, num_layers: int = 1) -> TorchLSTM:
+    """A freshly initialised bidirectional `torch.nn.LSTM`."""
+    from harness_torch.layers import TorchLSTM
+
+    return TorchLSTM(input_size, hidden_size, num_layers, batch_first=True, bidirectional=True)
+
+
+@harness.hookimpl
+def harness_models() -> Iterable[harness.Model]:
+    """`torch.nn.LSTM` in one direction and in both: the yardsticks."""
+    return [
+        harness.Model(
+            "torch-lstm",
+            harness.LSTM,
+            "torch",
+            build_lstm,
+            takes_lengths=True,
+            yardstick=True,
+            description="torch.nn.LSTM",
+        ),
+        harness.Model(
+            "torch-bilstm",
+            harness.BILSTM,
+            "torch",
+            build_bilstm,
+            takes_lengths=True,
+            yardstick=True,
+            description="torch.nn.LSTM(bidirectional=True)",
+        ),
+    ]
+
+
+@harness.hookimpl
+def harness_runtimes() -> Iterable[harness.Runtime]:
+    """PyTorch as it runs when nothing is compiled."""
+    return [Eager()]
