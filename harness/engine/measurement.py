@@ -67,9 +67,8 @@ class Measurement:
             except WorkerFailure as failure:
                 self._disentangle(groups, points, process, failure)
                 return
-            for group in groups:
-                if self._outcomes[group[0].id].status == "ok":
-                    self._verified(worker, group, process, after=True)
+            for group in grouped(points, lambda t: t.variant):
+                self._verified(worker, group, process, after=True)
             for trial, rows in samples:
                 self._samples[trial.id][process] = rows
 
@@ -87,18 +86,26 @@ class Measurement:
 
     def _verified(self, worker: WorkerProcess, group: list[Trial], process: int, after: bool = False) -> bool:
         """Check the very session that is timed and set its trials' outcome. False if the worker died of it."""
-        alive = True
+        verification = self._verification
         try:
-            outcome, rows = self._verification.check(worker, group[0], process, opened=after)
+            outcome, rows = verification.check(worker, group[0], process, opened=after)
+            if after and outcome.status != "ok":
+                outcome = replace(outcome, reason=f"after timing: {outcome.reason}")
+            if not after or outcome.status != "ok":
+                self._settle(group, process, outcome, rows)
+            steps = [trial for trial in group if trial.scenario == "training-step"]
+            if steps and not after and outcome.status == "ok":
+                self._settle(steps, process, *verification.check_gradients(worker, steps[0], process))
         except WorkerFailure as failure:
-            outcome, rows, alive = Outcome(failure.status, failure.reason), [], failure.alive
-        if after and outcome.status != "ok":
-            outcome = replace(outcome, reason=f"after timing: {outcome.reason}")
-        for trial in group:
+            self._settle(group, process, Outcome(failure.status, failure.reason), [])
+            return failure.alive
+        return True
+
+    def _settle(self, trials: list[Trial], process: int, outcome: Outcome, rows: list[dict[str, Any]]) -> None:
+        """Set the trials' outcome; the observations behind it stand with the first of them."""
+        for trial in trials:
             self._outcomes[trial.id] = outcome
-        if not after or outcome.status != "ok":
-            self._parity[group[0].id][process] = rows
-        return alive
+        self._parity[trials[0].id][process] = rows
 
     def _sample(self, worker: WorkerProcess, trials: list[Trial], process: int) -> list[tuple[Trial, list[list[Any]]]]:
         """Each trial with its rows of the samples table."""

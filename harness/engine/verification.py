@@ -8,6 +8,7 @@ from typing import Any
 from harness.contract import LayerSize
 from harness.engine.context import Context, Outcome, grouped
 from harness.engine.process import WorkerFailure, WorkerProcess
+from harness.gradients import judge_gradients
 from harness.parity import EQUATIONS, Observation, judge
 from harness.plan import Trial, Variant
 
@@ -51,6 +52,15 @@ class Verification:
             for o in observations
         ]
         return Outcome() if judgement.passed else Outcome("wrong", judgement.reason), rows
+
+    def check_gradients(
+        self, worker: WorkerProcess, trial: Trial, process: int
+    ) -> tuple[Outcome, list[dict[str, Any]]]:
+        """Check the training step of the variant that is open in a worker; returns and raises as `check` does."""
+        rows = worker.ask("gradients", self._context.seconds, key=str(trial.variant), task=trial.task)
+        reason = judge_gradients([Observation(**row) for row in rows])
+        table = [{"process": process, **row, "yardstick": "central differences"} for row in rows]
+        return Outcome("wrong", reason) if reason else Outcome(), table
 
     def _check_variant(self, trials: list[Trial]) -> None:
         for trial in trials:

@@ -80,6 +80,14 @@ class Worker:
             asdict(o) for o in parity.observe(session, model.architecture, weights, options.size, options.dtype, cases)
         ]
 
+    def gradients(self, key: str, task: str) -> list[dict[str, Any]]:
+        """Observe a training step of the open session's variant, with the task's kind of loss."""
+        from harness.gradients import observe_gradients
+
+        _, (model, runtime, options, _) = self._open[key]
+        spec = self._catalog.task(task)
+        return [asdict(o) for o in observe_gradients(model, runtime, spec.kind, spec.outputs, options)]
+
     def equations(self, shapes: list[tuple[int, int]], **variant: Any) -> list[dict[str, Any]]:
         """Observe the oracle's own equations in the variant's dtype, over the same cases as `parity`."""
         from harness import parity
