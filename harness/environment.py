@@ -49,7 +49,7 @@ def environment(distributions: Iterable[str], command: list[str]) -> dict[str, A
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
-    """The versions of these distributions, of the harness, and of everything they directly require that is installed."""
+    """The versions of these distributions, of the harness, and of what they directly require."""
     names = {"rnn-harness", *distributions}
     for name in list(names):
         try:

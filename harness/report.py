@@ -14,6 +14,8 @@ from harness.store import Run, load, write_atomically
 from harness.tables import records
 
 COLUMNS = ("variant", "parity", "score", "single-stream", "vs baseline", "offline", "seq/s", "training step")
+AGREEMENT = "agreement"  # stands after the score where there is room for it
+SETTING = ["task", "device", "dtype", "threads"]  # what one table of the summary has in common
 NONE = "–"
 
 
@@ -36,18 +38,30 @@ def write_report(path: str | Path) -> Run:
 
 
 def display_table(summary: pd.DataFrame, intervals: bool) -> list[dict[str, str]]:
-    """The summary's rows in words: the columns of `COLUMNS`. With `intervals`, both ends; otherwise ± half of them."""
-    return [_display_row(row, intervals) for row in records(summary)]
+    """The summary's rows in words: `COLUMNS` and `AGREEMENT`. With `intervals`, both ends; otherwise ± half of them.
+
+    Architectures stay together; within one the baseline comes first and then the fastest single-stream latency.
+    """
+    order = {name: place for place, name in enumerate(dict.fromkeys(summary["architecture"]))}
+    order["null"] = len(order)  # the floor stands at the foot of the table
+
+    def place(row: dict[str, Any]) -> tuple[int, bool, bool, float]:
+        latency = row["single_stream_latency_s"]
+        return order[row["architecture"]], row["variant"] != row["baseline"], math.isnan(latency), latency
+
+    return [_display_row(row, intervals) for row in sorted(records(summary), key=place)]
 
 
 def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
     """The report: the table first, then what failed, details, environment and how to read it."""
     lines = [f"# {_cell(run.header['name'])}", ""]
-    for (task, device, dtype, threads), rows in summary.groupby(["task", "device", "dtype", "threads"], sort=False):
+    for _, rows in summary.groupby(SETTING, sort=False):
+        task, device, dtype, threads = rows.iloc[0][SETTING]
         first = rows.iloc[0]
         size = f"input {first['input_size']}, hidden {first['hidden_size']}, layers {first['num_layers']}"
         lines += [f"## {_cell(task)} on {_cell(device)}", "", f"{size}; {dtype}; {threads} thread(s) a call.", ""]
-        lines += _table(COLUMNS, [list(row.values()) for row in display_table(rows, intervals=True)])
+        columns = [*COLUMNS[:3], AGREEMENT, *COLUMNS[3:]]
+        lines += _table(columns, [[row[column] for column in columns] for row in display_table(rows, intervals=True)])
         lines += ["", *_legend(run, rows), ""]
     bad = run.trials[run.trials["status"] != "ok"]
     if len(bad):
@@ -67,7 +81,8 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
 READING = (
     "- **parity**: the RMSE against a float64 reference, relative to the yardstick's in the same check, at the worst "
     "check; it passes up to 2 (plus four units in the last place). A wrong variant gets no latency.",
-    "- **score**: mean over seeds on the test split, with a 95 % interval.",
+    "- **score**: mean over seeds on the test split, with a 95 % interval. **agreement**: on how many test rows a variant "
+    "that cannot train gives the same class as the one that trained its weights; the fewest over seeds.",
     "- **single-stream**: one sequence a call; **offline**: a batch a call; **training step**: forward, backward and "
     "optimiser. Compute boundary: inputs lie ready, results are complete. The value is the geometric mean of the "
     "processes' medians, its interval 95 % over processes.",
@@ -90,6 +105,7 @@ def _display_row(row: dict[str, Any], intervals: bool) -> dict[str, str]:
         "variant": row["variant"],
         "parity": parity,
         "score": _score(row, intervals),
+        AGREEMENT: NONE if pd.isna(row["agreeing_rows"]) else f"{row['agreeing_rows']} of {row['rows']}",
         "single-stream": _duration(row, "single_stream", intervals),
         "vs baseline": ratio,
         "offline": _duration(row, "offline", intervals),
@@ -101,14 +117,13 @@ def _display_row(row: dict[str, Any], intervals: bool) -> dict[str, str]:
 def _score(row: dict[str, Any], intervals: bool) -> str:
     if row["score"] is None or math.isnan(row["score"]):
         return NONE
-    scale, unit = (100, " %") if row["metric"] == "accuracy" else (1, "")
-    digits = ".2f" if unit else ".4g"
+    scale, digits, unit = (100, ".2f", " %") if row["metric"] == "accuracy" else (1, ".3g", "")
     value, low, high = (scale * row[name] for name in ("score", "score_low", "score_high"))
     if math.isnan(low):
         return f"{value:{digits}}{unit}"
     if intervals:
         return f"{value:{digits}}{unit} ({low:{digits}}–{high:{digits}})"
-    return f"{value:{digits}} ±{(high - low) / 2:.2g}{unit}"
+    return f"{value:{digits}}{unit} ±{(high - low) / 2:.2g}"
 
 
 def _duration(row: dict[str, Any], scenario: str, intervals: bool) -> str:

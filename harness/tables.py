@@ -69,7 +69,7 @@ def summary(run: Run) -> pd.DataFrame:
         for scenario in SCENARIOS:
             row |= _scenario_columns(own[own["scenario"] == scenario], scenario.replace("-", "_"))
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"agreeing_rows": "Int64", "rows": "Int64"})
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -163,12 +163,13 @@ def _score_columns(run: Run, trials: pd.DataFrame) -> dict[str, Any]:
     if scores.empty:
         return row
     estimate = stats.mean_interval(scores["score"].tolist())
+    possible = (0.0, 1.0) if scores["metric"].iloc[0] == "accuracy" else (0.0, math.inf)
     difference = scores["score"] - scores["trainer_score"]
     return row | {
         "metric": scores["metric"].iloc[0],
         "score": estimate.value,
-        "score_low": estimate.low,
-        "score_high": estimate.high,
+        "score_low": max(possible[0], estimate.low),  # no accuracy is above 1, whatever Student's t says
+        "score_high": min(possible[1], estimate.high),
         "trained_by": accuracy["trained_by"].iloc[0],
         "score_difference": max(difference, key=abs) if difference.notna().any() else math.nan,
         "agreeing_rows": scores["agreeing_rows"].min(),

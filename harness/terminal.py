@@ -6,13 +6,16 @@ import sys
 from types import TracebackType
 from typing import Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
-from harness.report import COLUMNS, display_table
+from harness.report import COLUMNS, SETTING, display_table
 from harness.store import Run
+from harness.tables import records
 
 
 class Progress:
@@ -58,15 +61,18 @@ class Progress:
 
 
 def print_summary(run: Run) -> None:
-    """Print one table a task and device, at most as wide as the terminal, and what is not ok."""
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    for (task, device, dtype, threads), rows in run.summary.groupby(["task", "device", "dtype", "threads"], sort=False):
-        table = Table(title=f"{task} on {device}, {dtype}, {threads} thread(s) a call", title_justify="left")
+    """Print one table a task and device, and what is not ok. Off a terminal a table is 120 columns wide."""
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    for _, rows in run.summary.groupby(SETTING, sort=False):
+        task, device, dtype, threads = rows.iloc[0][SETTING]
+        console.print(f"\n{task} on {device}, {dtype}, {threads} thread{'' if threads == 1 else 's'} a call\n")
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for column in COLUMNS:
             table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=column == "variant")
         for row in display_table(rows, intervals=False):
-            table.add_row(*row.values())
+            table.add_row(*(Text(row[column]) for column in COLUMNS))
         console.print(table)
-    for trial in run.trials[~run.trials["status"].isin(["ok", "skipped"])].to_dict("records"):
+    bad = run.trials[~run.trials["status"].isin(["ok", "skipped"])]
+    for trial in records(bad):
         text = f"{trial['trial']} {trial['variant']} on {trial['task']}: {trial['status']}: {trial['reason']}"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(text, markup=False, soft_wrap=True)

@@ -60,7 +60,8 @@ class WorkerProcess:
         Raises:
             WorkerFailure: the request failed, the worker died, or the time was up (the worker is then ended).
         """
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         timer = threading.Timer(seconds, self._time_out)
         timer.start()
         try:

@@ -14,7 +14,7 @@ from harness.plan import Trial, Variant
 
 
 class Scoring:
-    """The accuracy trials of a run: variants that can train train themselves; the others use weights from one that can."""
+    """The accuracy trials of a run. A variant that cannot train is scored on the weights of one that can."""
 
     def __init__(self, context: Context, verification: Verification) -> None:
         self._context = context

@@ -1,0 +1,17 @@
+"""The `onnxruntime` runtime: any torch model, exported to ONNX, proved against torch, and run by ONNX Runtime.
+
+Importing this module imports neither torch, NumPy, onnx nor ONNX Runtime; opening a session does, but never torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import harness
+from harness_onnx.runtime import OnnxRuntime
+
+
+@harness.hookimpl
+def harness_runtimes() -> Iterable[harness.Runtime]:
+    """One runtime, `onnxruntime`."""
+    return [OnnxRuntime()]

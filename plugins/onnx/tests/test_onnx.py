@@ -1,0 +1,381 @@
+"""The onnxruntime runtime: what it refuses, what it keeps, and that every torch model keeps its numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from harness_onnx import graph, runtime
+from harness_onnx.runtime import OnnxRuntime
+
+import harness
+
+SIZE = harness.LayerSize(input_size=5, hidden_size=6, num_layers=1)
+TORCH_MODELS = [
+    entry.name for entry in harness.discover().entries if entry.kind == "model" and entry.value.framework == "torch"
+]
+needs_a_model = pytest.mark.skipif(not TORCH_MODELS, reason="no plugin with a torch model is installed")
+
+PLUGIN = """
+import harness
+
+def build(input_size, hidden_size, num_layers=1):
+    from stranger_layer import {layer}
+    return {layer}(input_size, hidden_size)
+
+@harness.hookimpl
+def harness_models():
+    return [harness.Model("{name}", harness.LSTM, "torch", build)]
+"""
+
+LAYERS = """
+import torch
+from torch import nn
+
+class Loop(nn.Module):
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.weight_ih_l0 = nn.Parameter(torch.zeros(4 * hidden_size, input_size))
+        self.weight_hh_l0 = nn.Parameter(torch.zeros(4 * hidden_size, hidden_size))
+        self.bias_ih_l0 = nn.Parameter(torch.zeros(4 * hidden_size))
+        self.bias_hh_l0 = nn.Parameter(torch.zeros(4 * hidden_size))
+        self.hidden_size = hidden_size
+
+    def forward(self, x, state=None):
+        if state is None:
+            zeros = torch.zeros(1, x.shape[0], self.hidden_size, dtype=x.dtype)
+            state = (zeros, zeros)
+        h, c = state[0][0], state[1][0]
+        outputs = []
+        for t in range(x.shape[1]):
+            gates = x[:, t] @ self.weight_ih_l0.T + self.bias_ih_l0 + h @ self.weight_hh_l0.T + self.bias_hh_l0
+            i, f, g, o = gates.chunk(4, dim=1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            outputs.append(h)
+        return torch.stack(outputs, dim=1), (h.unsqueeze(0), c.unsqueeze(0))
+
+class Opaque(Loop):
+    def forward(self, x, state=None):
+        numbers = x.detach().numpy()  # neither exporter can follow
+        outputs = [Loop.forward(self, x[:, : t + 1], state)[0][:, -1] for t in range(len(numbers[0]))]
+        return torch.stack(outputs, dim=1), Loop.forward(self, x, state)[1]
+"""
+
+
+@pytest.fixture
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], harness.Model]]:
+    """Installs somebody's distribution with one model, whose layer is the class of that name in LAYERS."""
+
+    def install(layer: str) -> harness.Model:
+        folder = tmp_path / "site"
+        (folder / "stranger-1.0.dist-info").mkdir(parents=True)
+        (folder / "stranger-1.0.dist-info" / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n"
+        )
+        (folder / "stranger-1.0.dist-info" / "entry_points.txt").write_text("[harness]\nstranger = stranger\n")
+        (folder / "stranger.py").write_text(PLUGIN.format(layer=layer, name="stranger-lstm"))
+        (folder / "stranger_layer.py").write_text(LAYERS)
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+        return harness.discover().model("stranger-lstm")
+
+    yield install
+    sys.modules.pop("stranger", None)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("graphs")
+
+
+def random_weights(model: harness.Model, size: harness.LayerSize = SIZE, seed: int = 0) -> dict[str, Any]:
+    """Float64 weights; no two biases alike."""
+    random = np.random.default_rng(seed)
+    return {name: random.uniform(-0.5, 0.5, shape) for name, shape in model.architecture.weight_shapes(size).items()}
+
+
+def random_inputs(model: harness.Model, size: harness.LayerSize, batch: int, time: int) -> harness.Inputs:
+    random = np.random.default_rng(batch * 100 + time)
+    state = (size.num_layers * model.architecture.directions, batch, size.hidden_size)
+    states = tuple(random.normal(size=state) for _ in model.architecture.state_names)
+    return harness.Inputs(random.normal(size=(batch, time, size.input_size)), states)
+
+
+def cast(weights: Mapping[str, Any], dtype: str) -> dict[str, Any]:
+    return {name: value.astype(dtype) for name, value in weights.items()}
+
+
+def call(session: harness.Session, inputs: harness.Inputs, dtype: str = "float32") -> harness.Outputs:
+    state = None if inputs.state is None else tuple(part.astype(dtype) for part in inputs.state)
+    return session.fetch(session.run(session.prepare(harness.Inputs(inputs.x.astype(dtype), state, inputs.lengths))))
+
+
+def difference(mine: harness.Outputs, oracle: harness.Outputs) -> float:
+    pairs = zip((mine.y, *mine.state), (oracle.y, *oracle.state), strict=True)
+    return max(float(np.abs(a - b).max()) for a, b in pairs)
+
+
+def tiny_graph() -> onnx.ModelProto:
+    """An LSTM graph made by hand, with one parameter called `w`, (2, 3)."""
+    value = onnx.numpy_helper.from_array(np.zeros((2, 3), np.float32), "layer.w")
+    return onnx.helper.make_model(onnx.helper.make_graph([], "tiny", [], [], [value]))
+
+
+def model_without_build(**changes: Any) -> harness.Model:
+    return dataclasses.replace(harness.Model("nobody", harness.LSTM, "torch", build=dict), **changes)
+
+
+def test_importing_the_plugin_imports_nothing_heavy() -> None:
+    code = "import harness_onnx, sys; print({'torch', 'numpy', 'onnx', 'onnxruntime'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_plugin_is_found() -> None:
+    assert harness.discover().runtime("onnxruntime").frameworks == {"torch"}
+
+
+@pytest.mark.parametrize("device", ["quantum", "quantum:1", "cpu:first"])
+def test_a_device_without_execution_provider_is_refused_in_one_line(device: str) -> None:
+    with pytest.raises(harness.Unsupported, match=f"no execution provider for device '{device}'.*cpu") as caught:
+        OnnxRuntime().open(model_without_build(), {}, harness.SessionOptions(SIZE, device=device))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_another_framework_is_refused() -> None:
+    with pytest.raises(harness.Unsupported, match="takes torch models; 'nobody' is numpy"):
+        OnnxRuntime().open(model_without_build(framework="numpy"), {}, harness.SessionOptions(SIZE))
+
+
+def test_another_dtype_is_refused() -> None:
+    with pytest.raises(harness.Unsupported, match="float32 and float64, not float16"):
+        OnnxRuntime().open(model_without_build(), {}, harness.SessionOptions(SIZE, dtype="float16"))
+
+
+def test_an_export_that_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(runtime, "EXPORT_LIMIT_S", 0.01)
+    with pytest.raises(harness.HarnessError, match=r"took more than 0 s and was stopped; its log is .*\.log"):
+        OnnxRuntime().open(model_without_build(), {}, harness.SessionOptions(SIZE, cache_dir=tmp_path))
+    assert not list(tmp_path.glob("*.onnx")) and not list(tmp_path.glob("*.verdict.json"))
+
+
+def test_an_export_that_dies_gives_its_last_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    died = tmp_path / "python"
+    died.write_text("#!/bin/sh\necho loading\necho out of memory\nexit 9\n")
+    died.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(died))
+    with pytest.raises(harness.HarnessError, match="died with status 9: out of memory"):
+        OnnxRuntime().open(model_without_build(), {}, harness.SessionOptions(SIZE))
+
+
+def test_a_half_written_file_is_never_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    exports = []
+
+    def export(model: harness.Model, options: harness.SessionOptions, folder: Path) -> None:
+        exports.append(folder)
+        (folder / "export.log").touch()
+        (folder / "graph.onnx").write_bytes(tiny_graph().SerializeToString())
+
+    monkeypatch.setattr(runtime, "export", export)
+    options = harness.SessionOptions(SIZE, cache_dir=tmp_path)
+    left_by_another = tmp_path / ".export-killed"
+    left_by_another.mkdir()
+    (left_by_another / "graph.onnx").write_bytes(b"half")
+    for _ in range(2):
+        path = runtime.exported(model_without_build(), options, tmp_path)
+        assert onnx.load(path).graph.initializer[0].name == "layer.w"
+    assert len(exports) == 1
+
+
+def test_filling_in_a_parameter_the_graph_lacks_names_it() -> None:
+    with pytest.raises(harness.HarnessError, match="has no parameter 'u'; it has: w"):
+        graph.fill(tiny_graph(), {"u": np.zeros((2, 3))})
+
+
+def test_filling_in_another_shape_names_both() -> None:
+    with pytest.raises(harness.HarnessError, match=r"'w' is \(2, 3\) in the exported graph, not \(3, 2\)"):
+        graph.fill(tiny_graph(), {"w": np.zeros((3, 2))})
+
+
+def test_filling_in_takes_the_dtype_of_the_graph() -> None:
+    filled = tiny_graph()
+    graph.fill(filled, {"w": np.arange(6, dtype=np.float64).reshape(3, 2).T})
+    value = onnx.numpy_helper.to_array(filled.graph.initializer[0])
+    assert value.dtype == np.float32 and value.tolist() == [[0, 2, 4], [1, 3, 5]]
+
+
+@pytest.mark.slow
+@needs_a_model
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("name", TORCH_MODELS)
+def test_a_torch_model_agrees_with_the_oracle_at_shapes_the_export_never_saw(
+    name: str, layers: int, cache: Path
+) -> None:
+    model = harness.discover().model(name)
+    size = dataclasses.replace(SIZE, num_layers=layers)
+    weights = random_weights(model, size)
+    head = {"head.weight": np.zeros((2, 6)), "head.bias": np.zeros(2)}
+    session = OnnxRuntime().open(model, cast(weights | head, "float32"), harness.SessionOptions(size, cache_dir=cache))
+    for batch, time in [(1, 1), (1, 40), (4, 13), (33, 2)]:
+        inputs = random_inputs(model, size, batch, time)
+        before = inputs.x.copy()
+        assert difference(call(session, inputs), model.architecture.reference(weights, inputs)) < 1e-6
+        assert np.array_equal(inputs.x, before)
+        stateless = dataclasses.replace(inputs, state=None)
+        assert difference(call(session, stateless), model.architecture.reference(weights, stateless)) < 1e-6
+    ragged = dataclasses.replace(random_inputs(model, size, 4, 13), lengths=np.array([13, 2, 7, 2]))
+    assert difference(call(session, ragged), model.architecture.reference(weights, ragged)) < 1e-6
+    session.close()
+    with pytest.raises(harness.HarnessError, match="closed"):
+        session.prepare(inputs)
+
+
+@pytest.mark.slow
+@needs_a_model
+@pytest.mark.parametrize("name", TORCH_MODELS)
+def test_a_graph_holds_a_loop_and_free_axes_and_comes_with_a_record(name: str, cache: Path) -> None:
+    path = runtime.exported(harness.discover().model(name), harness.SessionOptions(SIZE, cache_dir=cache), cache)
+    exported = onnx.load(path)
+    assert not graph.LOOPS.isdisjoint(node.op_type for node in graph.nodes(exported))
+    for value in (*exported.graph.input, *exported.graph.output):
+        axes = [axis.dim_param for axis in value.type.tensor_type.shape.dim]
+        assert axes == (["batch", "time", ""] if value.name in ("x", "y") else ["", "batch", ""])
+    record = json.loads(path.with_suffix(".json").read_text())
+    assert record["route"] == "dynamo"
+    assert record["nodes"] == sum(record["operators"].values()) == len(list(graph.nodes(exported)))
+    assert record["size_bytes"] == path.stat().st_size
+    assert path.with_suffix(".log").exists()
+
+
+@pytest.mark.slow
+@needs_a_model
+@pytest.mark.parametrize("name", TORCH_MODELS)
+def test_float64_agrees_with_the_oracle_or_is_refused_with_the_reason(name: str, cache: Path) -> None:
+    model = harness.discover().model(name)
+    weights = random_weights(model)
+    try:
+        session = OnnxRuntime().open(model, weights, harness.SessionOptions(SIZE, dtype="float64", cache_dir=cache))
+    except harness.Unsupported as refusal:
+        assert "LSTM operator does not support double" in str(refusal)
+        return
+    inputs = random_inputs(model, SIZE, 4, 13)
+    assert difference(call(session, inputs, "float64"), model.architecture.reference(weights, inputs)) < 1e-12
+
+
+@pytest.mark.slow
+@needs_a_model
+def test_the_weights_of_an_lstm_operator_are_constants_after_optimisation(cache: Path, tmp_path: Path) -> None:
+    import onnxruntime  # type: ignore[import-untyped]
+
+    for name in TORCH_MODELS:
+        path = runtime.exported(harness.discover().model(name), harness.SessionOptions(SIZE, cache_dir=cache), cache)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        optimised = onnx.load(tmp_path / "optimised.onnx").graph
+        constants = {tensor.name for tensor in optimised.initializer}
+        for node in optimised.node:
+            assert node.op_type != "LSTM" or set(node.input[1:4]) <= constants
+
+
+@pytest.mark.slow
+@needs_a_model
+def test_two_sets_of_weights_use_one_export(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started = []
+    real = subprocess.run
+
+    def count(*arguments: Any, **options: Any) -> Any:
+        started.append(arguments)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "run", count)
+    model = harness.discover().model(TORCH_MODELS[0])
+    inputs = random_inputs(model, SIZE, 4, 13)
+    answers = []
+    for seed in (1, 2):
+        weights = random_weights(model, seed=seed)
+        session = OnnxRuntime().open(model, cast(weights, "float32"), harness.SessionOptions(SIZE, cache_dir=tmp_path))
+        answers.append(call(session, inputs))
+        assert difference(answers[-1], model.architecture.reference(weights, inputs)) < 1e-6
+    assert len(started) == 1
+    assert difference(*answers) > 0.01
+
+
+@pytest.mark.slow
+@needs_a_model
+def test_parameters_that_do_not_fit_the_graph_are_one_clear_error(cache: Path) -> None:
+    model = harness.discover().model(TORCH_MODELS[0])
+    weights, options = random_weights(model), harness.SessionOptions(SIZE, cache_dir=cache)
+
+    def misspelt(given: Mapping[str, Any]) -> dict[str, Any]:
+        parameters = dict(model.to_parameters(given))
+        parameters["misspelt"] = parameters.popitem()[1]
+        return parameters
+
+    def forgetful(given: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(list(model.to_parameters(given).items())[1:])
+
+    with pytest.raises(
+        harness.HarnessError, match=f"'{model.name}': to_parameters does not fit.*no parameter 'misspelt'"
+    ):
+        OnnxRuntime().open(dataclasses.replace(model, to_parameters=misspelt), weights, options)
+    with pytest.raises(harness.HarnessError, match=f"'{model.name}': to_parameters gives no "):
+        OnnxRuntime().open(dataclasses.replace(model, to_parameters=forgetful), weights, options)
+
+
+@pytest.mark.slow
+def test_a_plain_python_loop_by_a_stranger_is_kept_as_a_loop(
+    stranger: Callable[[str], harness.Model], tmp_path: Path
+) -> None:
+    model = stranger("Loop")
+    weights = random_weights(model)
+    session = OnnxRuntime().open(model, cast(weights, "float32"), harness.SessionOptions(SIZE, cache_dir=tmp_path))
+    for batch, time in [(1, 1), (4, 13), (33, 40)]:
+        inputs = random_inputs(model, SIZE, batch, time)
+        assert difference(call(session, inputs), model.architecture.reference(weights, inputs)) < 1e-6
+    (record,) = (json.loads(path.read_text()) for path in tmp_path.glob("*.json"))
+    assert record["route"] == "script" and record["operators"]["Loop"] == 1
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_exported_is_one_clear_error_and_is_tried_once(
+    stranger: Callable[[str], harness.Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = stranger("Opaque")
+    for _ in range(2):
+        with pytest.raises(
+            harness.HarnessError, match=r"'stranger-lstm' cannot be exported to ONNX in float32: dynamo: .*; script: .*"
+        ) as caught:
+            OnnxRuntime().open(model, random_weights(model), harness.SessionOptions(SIZE, cache_dir=tmp_path))
+        assert "\n" not in str(caught.value)
+        monkeypatch.setattr(runtime, "export", None)
+
+
+@pytest.mark.slow
+@needs_a_model
+def test_a_process_that_opens_sessions_never_imports_torch(cache: Path) -> None:
+    code = (
+        "import sys, pathlib, numpy as np, harness\n"
+        "catalog = harness.discover()\n"
+        "model, size = catalog.model(sys.argv[1]), harness.LayerSize(5, 6)\n"
+        "shapes = model.architecture.weight_shapes(size)\n"
+        "weights = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}\n"
+        "options = harness.SessionOptions(size, cache_dir=pathlib.Path(sys.argv[2]))\n"
+        "session = catalog.runtime('onnxruntime').open(model, weights, options)\n"
+        "outputs = session.fetch(session.run(session.prepare(harness.Inputs(np.ones((2, 3, 5), np.float32)))))\n"
+        "print(outputs.y.shape[:2], 'torch' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code, TORCH_MODELS[0], str(cache)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(2, 3) False"
+    assert done.stderr == ""
