@@ -27,7 +27,7 @@ def lstm_weight_shapes(size: LayerSize, directions: int) -> dict[str, tuple[int,
     return shapes
 
 
-def _reference(weights: Mapping[str, FloatArray], inputs: Inputs) -> Outputs:
+def _reference(weights: Mapping[str, FloatArray], inputs: Inputs, size: LayerSize) -> Outputs:
     from harness.reference import lstm  # NumPy is imported only when something is computed
 
     return lstm(weights, inputs)

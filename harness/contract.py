@@ -81,14 +81,14 @@ class Architecture:
         name: `lstm`, `bilstm`, ...
         directions: 1, or 2 for a bidirectional architecture.
         weight_shapes: the name and shape of every weight array of a layer of the given size.
-        reference: the oracle: `reference(weights, inputs) -> Outputs`, computed in the dtype of the weights.
+        reference: the oracle: `reference(weights, inputs, size) -> Outputs`, computed in the dtype of the weights.
         state_names: one name per state array, the summary (`h`) first.
     """
 
     name: str
     directions: int
     weight_shapes: Callable[[LayerSize], Mapping[str, tuple[int, ...]]]
-    reference: Callable[[Mapping[str, FloatArray], Inputs], Outputs]
+    reference: Callable[[Mapping[str, FloatArray], Inputs, LayerSize], Outputs]
     state_names: tuple[str, ...] = ("h", "c")
 
 

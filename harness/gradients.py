@@ -61,7 +61,7 @@ def observe_gradients(
 
     def oracle(parameters: Mapping[str, FloatArray]) -> float:
         standard = model.from_parameters({k: v for k, v in parameters.items() if not k.startswith("head.")})
-        outputs_ = model.architecture.reference(standard, Inputs(x.astype(np.float64)))
+        outputs_ = model.architecture.reference(standard, Inputs(x.astype(np.float64)), size)
         summary = np.concatenate(list(outputs_.state[0][-model.architecture.directions :]), axis=1)
         return _loss(kind, summary @ parameters["head.weight"].T + parameters["head.bias"], targets)
 

@@ -132,7 +132,7 @@ def observe(
         outputs = session.fetch(session.run(session.prepare(inputs)))
         if not _same(inputs, kept):
             raise HarnessError(f"the session changed its inputs ({case.name}); it must leave them as they were")
-        observations.extend(compare(case.name, architecture, outputs, architecture.reference(exact, kept), dtype))
+        observations.extend(compare(case.name, architecture, outputs, architecture.reference(exact, kept, size), dtype))
     return observations
 
 
@@ -144,7 +144,7 @@ def observe_equations(
     cases: Sequence[Case] = GRID,
 ) -> list[Observation]:
     """The yardstick where no model is one: the oracle's own equations, computed in the dtype of the session."""
-    return observe(_Equations(architecture, _as(weights, dtype)), architecture, weights, size, dtype, cases)
+    return observe(_Equations(architecture, _as(weights, dtype), size), architecture, weights, size, dtype, cases)
 
 
 def compare(
@@ -231,15 +231,16 @@ def _problem(got: Any, shape: tuple[int, ...], dtype: str) -> str:
 class _Equations:
     """A session that is the oracle itself, in a chosen dtype."""
 
-    def __init__(self, architecture: Architecture, weights: Mapping[str, FloatArray]) -> None:
+    def __init__(self, architecture: Architecture, weights: Mapping[str, FloatArray], size: LayerSize) -> None:
         self._reference = architecture.reference
         self._weights = weights
+        self._size = size
 
     def prepare(self, inputs: Inputs) -> Inputs:
         return inputs
 
     def run(self, prepared: Inputs) -> Outputs:
-        return self._reference(self._weights, prepared)
+        return self._reference(self._weights, prepared, self._size)
 
     def fetch(self, raw: Outputs) -> Outputs:
         return raw

@@ -81,8 +81,9 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
 READING = (
     "- **parity**: the RMSE against a float64 reference, relative to the yardstick's in the same check, at the worst "
     "check; it passes up to 2 (plus four units in the last place). A wrong variant gets no latency.",
-    "- **score**: mean over seeds on the test split, with a 95 % interval. **agreement**: on how many test rows a variant "
-    "that cannot train gives the same class as the one that trained its weights; the fewest over seeds.",
+    "- **score**: mean over seeds on the test split, with a 95 % interval.",
+    "- **agreement**: on how many test rows a variant that cannot train gives the same class as the variant that "
+    "trained its weights; the fewest over seeds.",
     "- **single-stream**: one sequence a call; **offline**: a batch a call; **training step**: forward, backward and "
     "optimiser. Compute boundary: inputs lie ready, results are complete. The value is the geometric mean of the "
     "processes' medians, its interval 95 % over processes.",

@@ -69,7 +69,7 @@ def assert_agrees(
     model: harness.Model, size: harness.LayerSize, inputs: harness.Inputs, dtype: torch.dtype, tolerance: float
 ) -> None:
     weights = random_weights(model, size)
-    expected = model.architecture.reference(weights, inputs)
+    expected = model.architecture.reference(weights, inputs, size)
     actual = call(loaded(model, size, weights, dtype), inputs, dtype)
     for a, e in zip(actual, (expected.y, *expected.state), strict=True):
         np.testing.assert_allclose(a, e, rtol=0, atol=tolerance)

@@ -83,7 +83,7 @@ def test_a_session_agrees_with_the_oracle(
     session = open_session(model, weights, size, dtype=dtype)
     got = once(session, inputs)
     session.close()
-    expected = model.architecture.reference(weights, inputs)
+    expected = model.architecture.reference(weights, inputs, size)
     for a, b in zip(arrays(got), arrays(expected), strict=True):
         assert a.dtype == dtype
         np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype])
@@ -97,7 +97,7 @@ def test_huge_inputs_saturate_without_a_warning(name: str) -> None:
     huge = dataclasses.replace(inputs, x=inputs.x * np.float32(1e30))
     with np.errstate(all="raise", under="ignore"):
         got = once(open_session(model, weights, size), huge)
-    np.testing.assert_allclose(got.y, model.architecture.reference(weights, huge).y, atol=1e-6)
+    np.testing.assert_allclose(got.y, model.architecture.reference(weights, huge, size).y, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -153,7 +153,7 @@ class Echo:
 
 
 def echo(takes_lengths: bool, shapes: Any = None) -> Model:
-    architecture = Architecture("echo", 1, lambda size: shapes or {}, lambda weights, inputs: Outputs(inputs.x, ()))
+    architecture = Architecture("echo", 1, lambda _: shapes or {}, lambda _w, inputs, _s: Outputs(inputs.x, ()))
     return Model("echo", architecture, "numpy", Echo, takes_lengths=takes_lengths)
 
 

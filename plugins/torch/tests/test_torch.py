@@ -68,7 +68,7 @@ def assert_agrees(
         inputs.lengths,
     )
     double = {name: array.astype(np.float64) for name, array in weights.items()}
-    expected = model.architecture.reference(double, exact)
+    expected = model.architecture.reference(double, exact, size)
     actual = answer(eager.open(model, weights, options), inputs)
     for a, e in zip(actual, (expected.y, *expected.state), strict=True):
         assert a.dtype == inputs.x.dtype
@@ -135,7 +135,7 @@ def test_a_layer_with_one_state_is_called_like_nn_gru(eager: Any) -> None:
     def build(input_size: int, hidden_size: int, num_layers: int) -> torch.nn.GRU:
         return torch.nn.GRU(input_size, hidden_size, num_layers, batch_first=True)
 
-    gru = harness.Architecture("gru", 1, shapes, lambda weights, inputs: harness.Outputs(inputs.x, ()), ("h",))
+    gru = harness.Architecture("gru", 1, shapes, lambda _weights, inputs, _size: harness.Outputs(inputs.x, ()), ("h",))
     model = harness.Model("torch-gru", gru, "torch", build)
     weights = eager.initial_weights(model, SIZES[0], 0)
     h_0 = np.ones((1, B, 6), np.float32)
@@ -173,7 +173,8 @@ def test_weights_that_do_not_fit_are_named(eager: Any, model: harness.Model) -> 
     assert "missing: bias_ih_l0" in said
     assert "unexpected: b_l0" in said
     assert "weight_hh_l0 (2, 2) for (24, 6)" in said
-    assert "to_parameters" in said and "\n" not in said
+    assert "to_parameters" in said
+    assert "\n" not in said
 
 
 def test_a_head_is_no_part_of_the_layer(eager: Any, model: harness.Model) -> None:
@@ -292,7 +293,7 @@ def test_the_summary_is_the_last_layers_final_state_of_every_direction(eager: An
     options = harness.SessionOptions(size, dtype="float64")
     trainer = eager.open_trainer(model, weights, "regression", RECIPE, options)
     batch = rows("regression", LENGTHS)
-    h_n = model.architecture.reference(weights, harness.Inputs(batch.x, None, LENGTHS)).state[0]
+    h_n = model.architecture.reference(weights, harness.Inputs(batch.x, None, LENGTHS), size).state[0]
     summary = np.concatenate(list(h_n[-model.architecture.directions :]), axis=1)  # (B, D*H)
     predicted = summary @ weights["head.weight"].T + weights["head.bias"]
     expected = np.mean((predicted - batch.targets) ** 2)
