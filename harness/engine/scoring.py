@@ -37,7 +37,7 @@ class Scoring:
         for trial, outcome, result in self._ask_each("train", trials, self._training):
             self._trained[trial.variant, trial.task, trial.seed] = (outcome, result)
             planned = self._planned.get((trial.variant, trial.task, trial.seed))
-            self._finish(trial, outcome, result, record=planned is not None)
+            self._finish(planned or trial, outcome, result, record=planned is not None)
 
     def _evaluate(self, trials: list[Trial]) -> None:
         ready = []

@@ -1,0 +1,66 @@
+"""The architectures of the core: names, shapes and order of their weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.architectures import BILSTM, LSTM, lstm_weight_shapes
+from harness.contract import Architecture, Inputs, LayerSize
+
+SIZES = st.builds(LayerSize, st.integers(1, 9), st.integers(1, 9), st.integers(1, 4))
+BOTH = pytest.mark.parametrize("architecture", [LSTM, BILSTM], ids=lambda a: a.name)
+
+
+@BOTH
+@given(size=SIZES)
+def test_names_shapes_and_order_are_those_of_torch(architecture: Architecture, size: LayerSize) -> None:
+    torch: Any = pytest.importorskip("torch")
+    layer = torch.nn.LSTM(
+        size.input_size, size.hidden_size, size.num_layers, bidirectional=architecture.directions == 2, device="meta"
+    )
+    theirs = [(name, tuple(parameter.shape)) for name, parameter in layer.named_parameters()]
+    assert list(architecture.weight_shapes(size).items()) == theirs
+
+
+@given(size=SIZES, directions=st.sampled_from([1, 2]))
+def test_the_number_of_parameters_is_the_textbooks(size: LayerSize, directions: int) -> None:
+    i, h, layers = size.input_size, size.hidden_size, size.num_layers
+    first = 4 * h * (i + h + 2)
+    deeper = 4 * h * (directions * h + h + 2)
+    counted = sum(int(np.prod(shape)) for shape in lstm_weight_shapes(size, directions).values())
+    assert counted == directions * (first + (layers - 1) * deeper)
+
+
+@BOTH
+@given(size=SIZES)
+def test_the_oracle_takes_exactly_these_weights(architecture: Architecture, size: LayerSize) -> None:
+    weights = {name: np.full(shape, 0.1) for name, shape in architecture.weight_shapes(size).items()}
+    outputs = architecture.reference(weights, Inputs(np.ones((2, 3, size.input_size))))
+    assert outputs.y.shape == (2, 3, architecture.directions * size.hidden_size)
+    assert len(outputs.state) == len(architecture.state_names)
+    for part in outputs.state:
+        assert part.shape == (size.num_layers * architecture.directions, 2, size.hidden_size)
+
+
+def test_the_summary_comes_first_in_the_state() -> None:
+    assert LSTM.state_names == BILSTM.state_names == ("h", "c")
+
+
+def test_names_and_directions() -> None:
+    assert (LSTM.name, LSTM.directions) == ("lstm", 1)
+    assert (BILSTM.name, BILSTM.directions) == ("bilstm", 2)
+
+
+def test_importing_the_architectures_imports_nothing_heavy() -> None:
+    """A plugin imports these at the top; importing a plugin must stay free."""
+    heavy = "{'numpy', 'scipy', 'pandas', 'torch', 'onnxruntime'}"
+    script = f"import sys, harness.architectures, harness.contract; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
