@@ -66,7 +66,7 @@ def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option("--seeds", type=int, help="Trainings per variant and task; 0 leaves accuracy out.")
 @click.option(
     "--data-dir",
-    type=click.Path(path_type=Path),
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
     envvar="HARNESS_DATA_DIR",
     help="Folder of data sets, a sub-folder each. [env: HARNESS_DATA_DIR]",
 )

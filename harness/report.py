@@ -13,7 +13,7 @@ from harness.contract import HarnessError
 from harness.store import Run, load, write_atomically
 from harness.tables import records
 
-COLUMNS = ("variant", "parity", "score", "single-stream", "vs baseline", "offline", "seq/s", "training step")
+COLUMNS = ("variant", "parity", "score", "single-stream", "vs baseline", "offline", "training step", "seq/s")
 AGREEMENT = "agreement"  # stands after the score where there is room for it
 SETTING = ["task", "device", "dtype", "threads"]  # what one table of the summary has in common
 NONE = "–"
@@ -85,8 +85,8 @@ READING = (
     "- **agreement**: on how many test rows a variant that cannot train gives the same class as the variant that "
     "trained its weights; the fewest over seeds.",
     "- **single-stream**: one sequence a call; **offline**: a batch a call; **training step**: forward, backward and "
-    "optimiser. Compute boundary: inputs lie ready, results are complete. The value is the geometric mean of the "
-    "processes' medians, its interval 95 % over processes.",
+    "optimiser; **seq/s**: sequences a second, offline. Compute boundary: inputs lie ready, results are complete. The "
+    "value is the geometric mean of the processes' medians, its interval 95 % over processes.",
     "- **vs baseline**: single-stream latency over the baseline's, measured in the same rounds: below 1 is faster.",
 )
 
@@ -110,8 +110,8 @@ def _display_row(row: dict[str, Any], intervals: bool) -> dict[str, str]:
         "single-stream": _duration(row, "single_stream", intervals),
         "vs baseline": ratio,
         "offline": _duration(row, "offline", intervals),
-        "seq/s": NONE if math.isnan(throughput) else f"{throughput:,.0f}",
         "training step": _duration(row, "training_step", intervals),
+        "seq/s": NONE if math.isnan(throughput) else f"{throughput:,.0f}",
     }
 
 

@@ -155,12 +155,16 @@ def load(path: str | Path) -> Run:
         trial: {**row, "status": "skipped", "reason": "the run ended before this trial"}
         for trial, row in planned.items()
     }
+    recorded: set[str] = set()
     for record in _read_journal(folder / JOURNAL):
         trial = record["trial"]
         if trial not in trials:
             raise HarnessError(
                 f"'{folder / JOURNAL}' has a trial '{trial}' that was never planned; the folder is damaged"
             )
+        if trial in recorded:
+            raise HarnessError(f"'{folder / JOURNAL}' records trial '{trial}' twice; the folder is damaged")
+        recorded.add(trial)
         trials[trial] |= {"status": record["status"], "reason": record.get("reason", "")}
         for name, table in rows.items():
             table.extend({"trial": trial, **row} for row in record.get(name, []))

@@ -97,10 +97,10 @@ def read_suite(name_or_path: str) -> tuple[str, Suite]:
     path = Path(name_or_path)
     if not path.name.endswith(".toml"):
         near = difflib.get_close_matches(name_or_path, builtin_suites(), n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise HarnessError(
-            f"no suite is called '{name_or_path}'{hint} Built in: {', '.join(builtin_suites())}; or give a .toml file"
+        hint = (
+            f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(builtin_suites())}, or give a .toml file"
         )
+        raise HarnessError(f"no suite is called '{name_or_path}'; {hint}")
     try:
         data = path.read_bytes()
         text = data.decode("utf-8")

@@ -171,7 +171,7 @@ def _score_columns(run: Run, trials: pd.DataFrame) -> dict[str, Any]:
         "score_low": max(possible[0], estimate.low),  # no accuracy is above 1, whatever Student's t says
         "score_high": min(possible[1], estimate.high),
         "trained_by": accuracy["trained_by"].iloc[0],
-        "score_difference": max(difference, key=abs) if difference.notna().any() else math.nan,
+        "score_difference": max(difference.dropna(), key=abs, default=math.nan),
         "agreeing_rows": scores["agreeing_rows"].min(),
         "rows": scores["rows"].iloc[0],
     }

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -66,13 +68,22 @@ def print_summary(run: Run) -> None:
     for _, rows in run.summary.groupby(SETTING, sort=False):
         task, device, dtype, threads = rows.iloc[0][SETTING]
         console.print(f"\n{task} on {device}, {dtype}, {threads} thread{'' if threads == 1 else 's'} a call\n")
-        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-        for column in COLUMNS:
-            table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=column == "variant")
-        for row in display_table(rows, intervals=False):
-            table.add_row(*(Text(row[column]) for column in COLUMNS))
+        shown = list(COLUMNS)
+        table = _table(shown, rows)
+        while len(shown) > 1 and Console(width=1000).measure(table).maximum > console.width:
+            shown.pop()  # the last columns are left to the report
+            table = _table(shown, rows)
         console.print(table)
     bad = run.trials[~run.trials["status"].isin(["ok", "skipped"])]
     for trial in records(bad):
         text = f"{trial['trial']} {trial['variant']} on {trial['task']}: {trial['status']}: {trial['reason']}"
         console.print(text, markup=False, soft_wrap=True)
+
+
+def _table(columns: Sequence[str], rows: pd.DataFrame) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
+    for row in display_table(rows, intervals=False):
+        table.add_row(*(Text(row[column]) for column in columns))
+    return table

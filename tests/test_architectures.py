@@ -42,7 +42,7 @@ def test_the_number_of_parameters_is_the_textbooks(size: LayerSize, directions: 
 @given(size=SIZES)
 def test_the_oracle_takes_exactly_these_weights(architecture: Architecture, size: LayerSize) -> None:
     weights = {name: np.full(shape, 0.1) for name, shape in architecture.weight_shapes(size).items()}
-    outputs = architecture.reference(weights, Inputs(np.ones((2, 3, size.input_size))))
+    outputs = architecture.reference(weights, Inputs(np.ones((2, 3, size.input_size))), size)
     assert outputs.y.shape == (2, 3, architecture.directions * size.hidden_size)
     assert len(outputs.state) == len(architecture.state_names)
     for part in outputs.state:

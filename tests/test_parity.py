@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
 ARCHITECTURES = (LSTM, BILSTM)
 DTYPES = ("float32", "float64")
 MARGIN = 10  # a mistake must exceed its limit by this factor; the least seen is 359, for weights in half precision
+REFUSED = {  # what is not even measured
+    "inputs changed": "changed its inputs",
+    "initial state changed": "changed its inputs",
+    "no final c": "1 state arrays; (bi)?lstm has 2",
+    "a tuple instead of outputs": r"fetch gave a tuple; it must give harness\.Outputs",
+}
 
 
 def size_of(num_layers: int) -> LayerSize:
@@ -87,11 +94,11 @@ def test_a_correct_implementation_that_shares_no_code_with_the_oracle_passes(
     ],
 )
 def test_a_mistake_is_rejected(architecture: Architecture, num_layers: int, dtype: str, mistake: str) -> None:
-    try:
-        observations, judgement = observed(architecture, num_layers, dtype, mistake)
-    except HarnessError as problem:
-        assert "inputs" in str(problem) or "fetch gave" in str(problem)
+    if mistake in REFUSED:
+        with pytest.raises(HarnessError, match=REFUSED[mistake]):
+            observed(architecture, num_layers, dtype, mistake)
         return
+    observations, judgement = observed(architecture, num_layers, dtype, mistake)
     assert not judgement.passed
     assert judgement.reason
     assert excess(observations, yardstick_of(architecture, num_layers, dtype), dtype) >= MARGIN
@@ -147,22 +154,6 @@ def test_an_output_of_the_wrong_form_is_rejected_in_words(mistake: str, words: s
     assert any(word in judgement.reason for word in ("dtype", "shape", "not finite", "list"))
 
 
-@pytest.mark.parametrize("mistake", ["inputs changed", "initial state changed"])
-def test_a_session_that_writes_to_its_inputs_is_told_so(mistake: str) -> None:
-    with pytest.raises(HarnessError, match="changed its inputs"):
-        observed(LSTM, 1, "float32", mistake)
-
-
-def test_a_session_that_forgets_a_state_array_is_told_how_many_there_are() -> None:
-    with pytest.raises(HarnessError, match="1 state arrays; lstm has 2"):
-        observed(LSTM, 1, "float32", "no final c")
-
-
-def test_a_session_that_gives_something_else_than_outputs_is_told_what_to_give() -> None:
-    with pytest.raises(HarnessError, match=r"fetch gave a tuple; it must give harness\.Outputs"):
-        observed(LSTM, 1, "float32", "a tuple instead of outputs")
-
-
 def test_what_a_session_raises_is_not_hidden() -> None:
     class Broken(NumpySession):
         def run(self, prepared: Inputs) -> Outputs:
@@ -194,8 +185,7 @@ def test_the_grid_has_every_shape_that_hides_a_mistake_from_the_others() -> None
 
 
 def test_a_stateless_case_follows_one_of_the_same_shape_with_a_state() -> None:
-    pairs = zip(GRID, GRID[1:], strict=False)
-    assert any(before.state and after == replace(before, state=False) for before, after in pairs)
+    assert any(before.state and after == replace(before, state=False) for before, after in pairwise(GRID))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda a: a.name)
@@ -230,7 +220,7 @@ def test_a_case_has_the_inputs_it_says(case: Case, dtype: str) -> None:
     if inputs.state is not None:
         assert [part.shape for part in inputs.state] == [(4, case.batch, 6)] * 2
         assert [part.dtype for part in inputs.state] == [dtype] * 2
-        assert not np.array_equal(*inputs.state)
+        assert not np.array_equal(inputs.state[0], inputs.state[1])
     if inputs.lengths is not None:
         assert set(inputs.lengths.tolist()) <= set(range(1, case.time + 1))
         assert {1, case.time} <= set(inputs.lengths.tolist())
@@ -410,7 +400,7 @@ class TorchSession:
 def test_the_equations_are_no_looser_a_yardstick_than_torch(
     architecture: Architecture, size: LayerSize, dtype: str
 ) -> None:
-    """Measured over 20 sizes and 4 seeds: the overall error is 0.76 to 1.11 times torch's, a limit 0.77 to 1.23 times."""
+    """Measured (10 layers, 2 dtypes, 4 seeds): overall 0.76 to 1.11 times torch's error, limits 0.77 to 1.23 times."""
     weights = probe_weights(architecture, size)
     torch = observe(TorchSession(weights, architecture, size, dtype), architecture, weights, size, dtype)
     equations = observe_equations(architecture, weights, size, dtype)

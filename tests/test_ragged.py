@@ -53,7 +53,7 @@ def test_it_equals_the_masked_oracle_for_any_lengths(
 ) -> None:
     inputs = inputs_of(architecture, lengths, max(lengths) + more, with_state)
     weights = {name: array.astype("float64") for name, array in probe_weights(architecture, SIZE).items()}
-    expected = architecture.reference(weights, inputs)
+    expected = architecture.reference(weights, inputs, SIZE)
     session = session_of(architecture)
     outputs = call(ByLength(session), inputs)
     for got, wanted in zip((outputs.y, *outputs.state), (expected.y, *expected.state), strict=True):

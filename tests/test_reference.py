@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ class Problem:
 
     architecture: Architecture
     size: LayerSize
-    weights: dict[str, FloatArray]
+    weights: Mapping[str, FloatArray]
     inputs: Inputs
 
     def run(self, inputs: Inputs | None = None) -> Outputs:
@@ -261,7 +262,9 @@ def test_float32_agrees_with_float64_to_float32() -> None:
 
 def one_layer() -> tuple[dict[str, FloatArray], FloatArray]:
     rng = np.random.default_rng(0)
-    weights = {name: rng.uniform(-1, 1, shape) for name, shape in LSTM.weight_shapes(LayerSize(2, 3)).items()}
+    weights: dict[str, FloatArray] = {
+        name: rng.uniform(-1, 1, shape) for name, shape in LSTM.weight_shapes(LayerSize(2, 3)).items()
+    }
     return weights, rng.standard_normal((2, 4, 2))
 
 

@@ -59,8 +59,8 @@ ROWS = {
     "digits-rows": (1437, 360),
     "mnist-rows": (60_000, 10_000),
     "adding": (80_000, 2_000),
-    "temporal-order": (48_000, 2_000),
-    "temporal-order-forget-bias": (48_000, 2_000),
+    "temporal-order": (64_000, 2_000),
+    "temporal-order-forget-bias": (64_000, 2_000),
     "japanese-vowels": (270, 370),
 }
 

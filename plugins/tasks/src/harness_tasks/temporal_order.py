@@ -9,8 +9,8 @@ from harness import Data, Split
 SYMBOLS = "EBabcdXY"  # start, end, four noise letters, the two that matter
 TIME = 60
 EARLY = (6, 12)  # first and last step at which the first X or Y may stand; steps count from 0
-LATE = (38, 44)  # the same for the second
-TRAIN_ROWS = 48_000
+LATE = (34, 38)  # the same for the second
+TRAIN_ROWS = 64_000
 TEST_ROWS = 2_000
 
 
@@ -28,7 +28,7 @@ def sequences(rows: int, seed: int) -> Split:
 
     Source: S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, 1997, experiment 6a. There a row has 100 to 110
     symbols, with X or Y at 10..20 and 50..60. Here it has 60: the first position is scaled alike (6..12), the second is
-    moved from 30..36 to 38..44, because at 30..36 a forget bias of 1 did not solve the task with every seed.
+    moved from 30..36 to 34..38: at 30..36 a forget bias of 1 solved the task with two seeds of three only.
     """
     draw = np.random.Generator(np.random.PCG64(seed)).random  # only this draw, so the rows outlive changes in NumPy
     every = np.arange(rows)

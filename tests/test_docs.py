@@ -1,0 +1,291 @@
+"""The pages: complete, true to the code, and every example in them runs."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.util
+import inspect
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+
+import harness
+from harness import cli, hookspecs, store, suite, tables
+from harness.catalog import Catalog, Entry, Plugin
+
+ROOT = Path(__file__).parent.parent
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "results/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "plugins").glob("*/README.md")),
+]
+EXAMPLES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FORBIDDEN = re.compile(r"(?<![\w.])(/tmp|/work|/home|/root|/Users|/opt|/mnt)/|[A-Z]:\\|\blocalhost\b|\.\./shared")
+
+
+def title(page: Path) -> str:
+    """A page's name in a test's id."""
+    return str(page.relative_to(ROOT))
+
+
+def text_of(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def fences(text: str) -> Iterator[tuple[list[str], str, int]]:
+    """Every fenced block: the words after the fence, its text, and its first line's number."""
+    for found in re.finditer(r"^```(\S[^\n]*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield found[1].split(), found[2], text.count("\n", 0, found.start(2)) + 1
+
+
+def without_fences(text: str) -> str:
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading, up to the next of any level."""
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", without_fences(text), re.MULTILINE | re.DOTALL)
+    assert found, f"no section is called '{heading}'"
+    return found[1]
+
+
+def first_cells(text: str, heading: str) -> list[str]:
+    """The code names in the first column of a section's tables."""
+    return [
+        name
+        for row in re.findall(r"^\|([^|]*)\|", section(text, heading), re.MULTILINE)
+        for name in re.findall(r"`([^`]+)`", row)
+    ]
+
+
+def is_record(value: object) -> bool:
+    return isinstance(value, type) and (dataclasses.is_dataclass(value) or getattr(value, "_is_protocol", False))
+
+
+def members(record: type) -> set[str]:
+    """The fields and public methods of a dataclass or protocol."""
+    fields = {field.name for field in dataclasses.fields(record)} if dataclasses.is_dataclass(record) else set()
+    return fields | {name for name in vars(record) if not name.startswith("_")}
+
+
+RECORDS = [name for name in harness.__all__ if is_record(getattr(harness, name))]
+HOOKS = [name for name in vars(hookspecs) if name.startswith("harness_")]
+
+
+class TestThePluginPage:
+    @pytest.mark.parametrize("name", RECORDS)
+    def test_names_every_field_of_every_record_and_no_other(self, name: str) -> None:
+        assert sorted(first_cells(text_of("plugins.md"), name)) == sorted(members(getattr(harness, name)))
+
+    def test_names_every_hook_and_no_other(self) -> None:
+        assert first_cells(text_of("plugins.md"), "Hooks") == HOOKS
+
+    def test_has_an_example_of_every_hook(self) -> None:
+        examples = "".join(code for words, code, _ in fences(text_of("plugins.md")) if words[0] == "python")
+        assert [hook for hook in HOOKS if f"def {hook}()" not in examples] == []
+
+    def test_names_every_error(self) -> None:
+        errors = {
+            f"harness.{name}"
+            for name in harness.__all__
+            if inspect.isclass(value := getattr(harness, name)) and issubclass(value, Exception)
+        }
+        assert set(first_cells(text_of("plugins.md"), "Errors")) == errors
+
+
+class Idle:
+    """A runtime that is never asked to do anything."""
+
+    name = "idle"
+    frameworks = frozenset({"none"})
+    description = "does nothing"
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that `harness run` makes for one variant and task, none of whose trials was run."""
+    plugin = Plugin("own", "own-package", "1.0")
+    model = harness.Model("some-lstm", harness.LSTM, "none", lambda **size: None)
+    task = harness.Task("some-task", "classification", 2, 3, 4, lambda data_dir: pytest.fail("no data is needed"))
+    given = {"model": model, "runtime": Idle(), "task": task}
+    entries = tuple(Entry(kind, value.name, value, plugin) for kind, value in given.items())  # type: ignore[attr-defined]
+    monkeypatch.setattr("harness.catalog.discover", lambda: Catalog((plugin,), entries))
+    monkeypatch.setattr("harness.engine.run.preflight", lambda *arguments: None)
+    monkeypatch.setattr("harness.engine.run.execute", lambda *arguments: None)
+    result = CliRunner().invoke(cli.main, ["run", "--tasks", "some-task", "--quiet", "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    return tmp_path / "run"
+
+
+class TestTheTablesPage:
+    @pytest.mark.parametrize(
+        ("heading", "columns"),
+        [
+            ("trials", store.TRIAL_COLUMNS),
+            ("parity", store.PARITY_COLUMNS),
+            ("scores", store.SCORE_COLUMNS),
+            ("curves", store.CURVE_COLUMNS),
+            ("samples", store.SAMPLE_COLUMNS),
+            ("latency", tables.LATENCY_COLUMNS),
+        ],
+    )
+    def test_names_every_column_in_order_and_no_other(self, heading: str, columns: list[str]) -> None:
+        assert first_cells(text_of("tables.md"), heading) == columns
+
+    def test_names_every_column_of_the_summary_and_no_other(self, run_folder: Path) -> None:
+        columns = [str(name) for name in pd.read_csv(run_folder / "tables" / "summary.csv").columns]
+        prefixes = "|".join(scenario.replace("-", "_") for scenario in tables.SCENARIOS)
+        general = [re.sub(rf"^({prefixes})_", "<scenario>_", name) for name in columns]
+        assert sorted(first_cells(text_of("tables.md"), "summary")) == sorted(set(general))
+
+    def test_names_every_file_of_a_run(self, run_folder: Path) -> None:
+        named = " ".join(re.findall(r"^\|([^|]*)\|", text_of("tables.md").partition("\n## ")[0], re.MULTILINE))
+        for path in run_folder.iterdir():
+            assert f"`{path.name}{'/' if path.is_dir() else ''}" in named
+        for table in (run_folder / "tables").iterdir():
+            assert f"\n## {table.stem}\n" in text_of("tables.md")
+
+    def test_names_every_key_of_run_json_and_no_other(self, run_folder: Path) -> None:
+        header: dict[str, Any] = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
+        assert first_cells(text_of("tables.md"), "run.json") == list(header)
+        assert first_cells(text_of("tables.md"), "Environment") == list(header["environment"])
+        assert set(header["trials"][0]) | {"status", "reason"} == set(store.TRIAL_COLUMNS)
+
+    def test_names_every_key_of_a_suite_and_no_other(self) -> None:
+        keys = [
+            *suite.Suite.model_fields,
+            *(f"layer.{name}" for name in suite.Layer.model_fields),
+            *(f"latency.{name}" for name in suite.Latency.model_fields),
+        ]
+        assert sorted(first_cells(text_of("tables.md"), "Suite")) == sorted(keys)
+
+    def test_names_every_member_of_a_loaded_run_and_no_other(self) -> None:
+        head = text_of("tables.md").partition("From Python")[2].partition("\n## ")[0]
+        assert set(re.findall(r"^\| `(\w+)`", head, re.MULTILINE)) == members(store.Run)
+
+    def test_gives_every_status_with_its_meaning(self) -> None:
+        rows = re.findall(r"^\| `([^`]+)` \| (.+?) \|$", section(text_of("tables.md"), "Statuses"), re.MULTILINE)
+        assert dict(rows) == store.STATUSES
+
+    def test_names_every_exit_code_and_no_other(self) -> None:
+        codes = re.findall(r"^  (\d+) ", cli.EXIT_CODES, re.MULTILINE)
+        assert re.findall(r"^\| (\d+) \|", section(text_of("tables.md"), "Exit codes"), re.MULTILINE) == codes
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of ours that a module imports at run time, at its top or inside a function."""
+
+    def walk(node: ast.AST) -> Iterator[str]:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "harness":
+            for name in (f"{node.module}.{alias.name}" for alias in node.names):
+                whole = (ROOT / name.replace(".", "/")).with_suffix(".py").is_file()
+                yield (name if whole else str(node.module)).removeprefix("harness").removeprefix(".")
+        for child in ast.iter_child_nodes(node):
+            yield from walk(child)
+
+    return set(walk(ast.parse(path.read_text(encoding="utf-8")))) - {""}
+
+
+class TestTheMap:
+    ROWS = re.findall(r"^\| `([^`]+\.py)` \|[^|]+\|([^|]*)\|$", section(text_of("architecture.md"), "The map"), re.M)
+
+    def test_names_every_module_and_no_other(self) -> None:
+        files = [path.relative_to(ROOT / "harness").as_posix() for path in (ROOT / "harness").rglob("*.py")]
+        assert sorted(name for name, _ in self.ROWS) == sorted(files)
+
+    @pytest.mark.parametrize(("name", "cell"), ROWS, ids=[name for name, _ in ROWS])
+    def test_names_every_import_of_a_module_and_no_other(self, name: str, cell: str) -> None:
+        assert set(re.findall(r"`([^`]+)`", cell)) == imports(ROOT / "harness" / name)
+
+
+class TestExamples:
+    @pytest.mark.parametrize("page", EXAMPLES, ids=title)
+    def test_run(self, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The Python blocks of a page share one namespace; words after `python` name modules a block needs."""
+        monkeypatch.chdir(ROOT)
+        namespace: dict[str, Any] = {"__name__": "__main__"}
+        text = page.read_text(encoding="utf-8")
+        for (language, *needs), code, line in fences(text):
+            if language == "python" and all(importlib.util.find_spec(name) for name in needs):
+                source = "\n" * (line - 1) + code  # so that a traceback names the page's own line
+                exec(compile(source, str(page), "exec"), namespace)
+
+    @pytest.mark.parametrize("page", PAGES, ids=title)
+    def test_name_only_commands_and_options_that_exist(self, page: Path) -> None:
+        text = page.read_text(encoding="utf-8")
+        for words, block, _ in fences(text):
+            if words[0] in ("console", "bash", "sh"):
+                for arguments in invocations(block):
+                    parse(arguments)
+        for name in re.findall(r"`harness ([a-z]\S*?)[ `]", without_fences(text)):
+            assert name in cli.main.commands
+
+    def test_catch_an_option_that_does_not_exist(self) -> None:
+        with pytest.raises(click.UsageError, match="--modles"):
+            parse(["run", "--modles", "a"])
+        assert list(invocations("$ cd x && .venv/bin/harness run --quiet  # ends soon\n")) == [["run", "--quiet"]]
+
+
+def invocations(block: str) -> Iterator[list[str]]:
+    """The arguments of every `harness` command in a block of shell lines."""
+    joined = block.replace("\\\n", " ")
+    for line in joined.splitlines():
+        for command in re.split(r"&&|;|\|", line.strip().removeprefix("$ ")):
+            words = shlex.split(command, comments=True)
+            while words and re.fullmatch(r"\w+=.*", words[0]):
+                words.pop(0)
+            if words and words[0].rpartition("/")[2] == "harness":
+                yield words[1:]
+
+
+def parse(arguments: list[str]) -> None:
+    """Parse a command's arguments and run nothing.
+
+    Raises:
+        click.UsageError: there is no such command or option.
+    """
+    with suppress(click.exceptions.Exit):  # --help and --version
+        context = cli.main.make_context("harness", list(arguments))
+        name, command, rest = cli.main.resolve_command(context, arguments)
+        assert command
+        try:
+            command.make_context(name, rest, parent=context)
+        except click.BadParameter as error:
+            if error.param is None or not isinstance(error.param.type, click.Path):
+                raise  # a reader's folder is not here, and need not be
+
+
+class TestPages:
+    @pytest.mark.parametrize("page", PAGES, ids=title)
+    def test_link_only_to_what_is_there(self, page: Path) -> None:
+        for target in re.findall(r"\]\(([^)\s]+)\)", without_fences(page.read_text(encoding="utf-8"))):
+            if "://" in target:
+                continue
+            name, _, anchor = target.partition("#")
+            path = (page.parent / name) if name else page
+            assert path.exists(), f"{target} leads nowhere"
+            if anchor:
+                assert anchor in anchors(path.read_text(encoding="utf-8")), f"{target} names no heading"
+
+    @pytest.mark.parametrize("page", PAGES, ids=title)
+    def test_name_no_path_of_one_machine(self, page: Path) -> None:
+        found = FORBIDDEN.search(page.read_text(encoding="utf-8"))
+        assert not found, f"'{found[0]}' is a path of one machine"
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that a page's headings get on GitHub."""
+    headings = re.findall(r"^#+ (.+)$", without_fences(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,0 +1,424 @@
+"""The engine, end to end, with strangers' plugins: whatever one variant does, every planned trial is one row and the
+others' rows are whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+from strangers import QUICK, World
+
+from harness import HarnessError, Unsupported
+from harness.engine.run import check_parity, execute, preflight
+from harness.plan import Plan, make_plan
+from harness.store import SAMPLE_COLUMNS, Run, RunFolder, load
+from harness.suite import override, parse_suite
+from harness.tables import records
+
+HEADER = {"name": "engine", "environment": {"versions": {}}}
+COMPANY = {
+    "good": "",
+    "ignores": "ignores its state",
+    "exits": "exits",
+    "killed": "is killed",
+    "raises": "raises",
+    "refuses": "refuses",
+    "dies_while": "dies while timed",
+    "later": "is wrong later",
+    "diverges": "diverges",
+    "trains_wrongly": "trains wrongly",
+    "other": "",
+}
+
+
+class Steps:
+    """Progress that is written down."""
+
+    def __init__(self) -> None:
+        self.planned = 0
+        self.done: list[str] = []
+
+    def phase(self, title: str, steps: int) -> None:
+        self.planned += steps
+
+    def step(self, what: str) -> None:
+        self.done.append(what)
+
+
+def run_all(world: World, path: Path, text: str = QUICK, steps: Steps | None = None, **changes: Any) -> Run:
+    catalog = world.catalog()
+    plan = make_plan(override(parse_suite(text, "suite"), **changes), catalog)
+    owners = {(entry.kind, entry.name): entry.plugin for entry in catalog.entries}
+    trials = [trial.row(owners["model", trial.variant.model]) for trial in plan.trials]
+    baselines = {name: str(variant) for name, variant in plan.baselines.items()}
+    folder = RunFolder(path, {**HEADER, "trials": trials, "baselines": baselines})
+    execute(plan, catalog, folder, None, steps)
+    folder.close()
+    assert_whole(plan, path)
+    return load(path)
+
+
+def assert_whole(plan: Plan, path: Path) -> None:
+    """Every planned trial has exactly one record."""
+    lines = (path / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sorted(json.loads(line)["trial"] for line in lines) == [trial.id for trial in plan.trials]
+
+
+def ends(run: Run, model: str) -> dict[str, list[tuple[str, str]]]:
+    """How a model's trials ended, status and reason, by kind."""
+    own = run.trials[run.trials["model"] == model]
+    found: dict[str, list[tuple[str, str]]] = {}
+    for trial in records(own):
+        found.setdefault(trial["kind"], []).append((trial["status"], trial["reason"]))
+    return found
+
+
+def statuses(run: Run, model: str) -> list[str]:
+    return run.trials.loc[run.trials["model"] == model, "status"].tolist()
+
+
+def row_of(run: Run, model: str) -> dict[str, Any]:
+    (row,) = [row for row in records(run.summary) if row["variant"] == f"{model}@plain"]
+    return row
+
+
+def assert_good(run: Run, model: str) -> None:
+    """The variant's rows are whole: right, scored, and timed in both boundaries by both processes."""
+    assert set(statuses(run, model)) == {"ok"}
+    own = run.latency[run.latency["variant"] == f"{model}@plain"]
+    assert len(own) == 6
+    assert set(own["processes"]) == {2}
+    assert set(own["samples"]) == {24}
+    assert row_of(run, model)["seeds"] == 2
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path / "plugins", monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, Steps]]:
+    """One run with variants of every habit side by side, in the same workers."""
+    folder = tmp_path_factory.mktemp("company")
+    steps = Steps()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        world = World(folder / "plugins", monkeypatch)
+        world.add_plain(**COMPANY)
+        yield run_all(world, folder / "run", steps=steps, baselines=["good@plain"]), steps
+
+
+@pytest.fixture
+def run(company: tuple[Run, Steps]) -> Run:
+    return company[0]
+
+
+@pytest.mark.slow
+class TestCompany:
+    @pytest.mark.parametrize("model", ["good", "other"])
+    def test_the_rows_of_a_good_variant_are_whole_whatever_the_others_do(self, run: Run, model: str) -> None:
+        assert_good(run, model)
+
+    def test_a_variant_that_ignores_its_state_is_wrong_has_no_latency_and_is_scored_all_the_same(self, run: Run) -> None:
+        found = ends(run, "ignores")
+        assert {status for status, _ in found["parity"] + found["latency"]} == {"wrong"}
+        assert "random state" in found["parity"][0][1]
+        assert [status for status, _ in found["accuracy"]] == ["ok", "ok"]
+        row = row_of(run, "ignores")
+        assert row["parity"] == "wrong"
+        assert row["parity_ratio"] > 1000
+        assert 0 <= row["score"] <= 1
+        assert pd.isna(row["single_stream_latency_s"])
+        assert run.samples[run.samples["trial"].isin(run.trials.loc[run.trials["model"] == "ignores", "trial"])].empty
+
+    @pytest.mark.parametrize(
+        ("model", "status", "reason"),
+        [
+            ("exits", "crashed", "the worker ended by itself with exit code 7"),
+            ("killed", "crashed", "the worker was ended by SIGKILL"),
+            ("raises", "failed", "ValueError: a | pipe and a <script> [strangers.py:"),
+            ("refuses", "unsupported", "this model runs on Sundays only"),
+        ],
+    )
+    def test_a_variant_that_cannot_be_run_says_so_in_every_row(
+        self, run: Run, model: str, status: str, reason: str
+    ) -> None:
+        for kind in ("parity", "accuracy", "latency"):
+            for end in ends(run, model)[kind]:
+                assert end[0] == status
+                assert end[1].startswith(reason)
+
+    def test_a_variant_that_dies_while_it_is_timed_in_company_is_crashed_and_was_right_before(self, run: Run) -> None:
+        found = ends(run, "dies-while")
+        assert found["parity"] == [("ok", "")]
+        assert set(found["latency"]) == {("crashed", "the worker ended by itself with exit code 7")}
+
+    def test_a_variant_that_is_right_at_first_and_wrong_later_is_caught_after_timing(self, run: Run) -> None:
+        found = ends(run, "later")
+        assert found["parity"] == [("ok", "")]
+        assert {status for status, _ in found["latency"]} == {"wrong"}
+        assert all(reason.startswith("after timing: ") for _, reason in found["latency"])
+        assert row_of(run, "later")["parity"] == "wrong"
+        assert "later@plain" not in set(run.latency["variant"])
+
+    def test_a_training_that_diverges_fails_with_its_step_and_the_rest_of_the_variant_stands(self, run: Run) -> None:
+        found = ends(run, "diverges")
+        assert set(found["accuracy"]) == {("failed", "training diverged: the loss was nan at step 1")}
+        assert found["parity"] == [("ok", "")]
+        forward = run.latency[run.latency["variant"] == "diverges@plain"]
+        assert set(forward["scenario"]) == {"single-stream", "offline"}
+
+    @pytest.mark.parametrize("model", ["trains-wrongly", "diverges"])
+    def test_a_wrong_training_step_is_withheld_and_forward_passes_are_not(self, run: Run, model: str) -> None:
+        trials = run.trials[(run.trials["model"] == model) & (run.trials["kind"] == "latency")]
+        found = {trial["scenario"]: (trial["status"], trial["reason"]) for trial in records(trials)}
+        assert found["single-stream"] == found["offline"] == ("ok", "")
+        assert found["training-step"][0] == "wrong"
+        assert found["training-step"][1].startswith("training step: ")
+
+    def test_progress_ends_where_it_was_said_to(self, company: tuple[Run, Steps]) -> None:
+        steps = company[1]
+        assert len(steps.done) == steps.planned
+
+    def test_parity_stands_beside_every_latency_for_every_process(self, run: Run) -> None:
+        good = run.trials[(run.trials["model"] == "good") & (run.trials["kind"] == "latency")]
+        checks = run.parity[run.parity["trial"].isin(good["trial"])]
+        assert set(checks["process"]) == {1, 2}
+        parity = run.parity[run.parity["trial"].isin(run.trials.loc[run.trials["kind"] == "parity", "trial"])]
+        assert set(parity["process"]) == {0}
+        assert {"batch 1, time 5, no state", "batch 4, time 5, no state"} <= set(parity["case"])
+
+    def test_the_baseline_is_the_one_that_was_asked_for(self, run: Run) -> None:
+        assert set(run.latency["baseline"]) == {"good@plain"}
+        good = run.latency[run.latency["variant"] == "good@plain"]
+        assert set(good["ratio"]) == {1.0}
+        other = run.latency[run.latency["variant"] == "other@plain"]
+        assert other["ratio"].notna().all()
+
+
+def test_a_run_of_one_sound_variant_is_whole(world: World, tmp_path: Path) -> None:
+    world.add_plain(plain_lstm="")
+    run = run_all(world, tmp_path / "run")
+    assert_good(run, "plain-lstm")
+    assert run.samples.columns.tolist() == SAMPLE_COLUMNS
+    assert (run.samples["elapsed_s"] > 0).all()
+    weights = sorted((tmp_path / "run" / "weights").glob("*.safetensors"))
+    assert [path.name for path in weights] == [f"tiny.plain-lstm@plain.seed{seed}.safetensors" for seed in (0, 1)]
+    first, second = (load_file(path) for path in weights)
+    assert first["weight_ih_l0"].shape == (24, 3)
+    assert first["head.weight"].shape == (2, 6)
+    assert not np.array_equal(first["head.weight"], second["head.weight"])
+    epochs = run.curves[run.curves["score"].notna()]
+    assert epochs["epoch"].tolist() == [1.0, 2.0, 1.0, 2.0]
+    assert run.curves["training_loss"].notna().all()
+
+
+def test_the_same_seed_trains_the_same_weights_again(world: World, tmp_path: Path) -> None:
+    world.add_plain(plain_lstm="")
+    text = QUICK + "scenarios = []"
+    runs = [run_all(world, tmp_path / name, text, seeds=1) for name in ("one", "two")]
+    files = [(tmp_path / name / "weights" / "tiny.plain-lstm@plain.seed0.safetensors") for name in ("one", "two")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert runs[0].curves.equals(runs[1].curves)
+
+
+@pytest.mark.slow
+def test_a_variant_that_dies_in_the_check_after_timing_takes_no_other_with_it(world: World, tmp_path: Path) -> None:
+    world.add_plain(dies="dies after timing", good="", other="")
+    run = run_all(world, tmp_path / "run", seeds=0)
+    assert {end[0] for end in ends(run, "dies")["latency"]} == {"crashed"}
+    assert set(statuses(run, "good")) == set(statuses(run, "other")) == {"ok"}
+
+
+@pytest.mark.slow
+def test_a_variant_that_hangs_is_timed_out_and_the_others_rows_are_whole(world: World, tmp_path: Path) -> None:
+    world.add_plain(hangs="hangs", good="")
+    run = run_all(world, tmp_path / "run", QUICK.replace("trial_seconds = 60", "trial_seconds = 5"))
+    assert set(statuses(run, "hangs")) == {"timed-out"}
+    assert ends(run, "hangs")["parity"] == [("timed-out", "'parity' took longer than 5 s")]
+    assert_good(run, "good")
+
+
+PLAYER = """
+import harness
+from strangers import PlainRuntime, TINY, plain_model
+
+class Player:
+    name, frameworks, description = "player", frozenset({"plain"}), ""
+    def open(self, *arguments): return PlainRuntime().open(*arguments)
+
+@harness.hookimpl
+def harness_runtimes(): return [Player()]
+"""
+GIVES_THE_REST = """
+@harness.hookimpl
+def harness_models(): return [plain_model()]
+
+@harness.hookimpl
+def harness_tasks(): return [TINY]
+"""
+
+
+def test_where_nothing_installed_can_train_accuracy_is_skipped_and_the_rest_is_there(
+    world: World, tmp_path: Path
+) -> None:
+    world.add("player", PLAYER + GIVES_THE_REST)
+    run = run_all(world, tmp_path / "run")
+    found = ends(run, "plain-lstm")
+    assert found["accuracy"] == [("skipped", "nothing installed can train architecture 'lstm'")] * 2
+    assert found["parity"] == [("ok", "")]
+    assert set(run.latency["scenario"]) == {"single-stream", "offline"}
+
+
+def test_what_cannot_train_is_scored_on_the_weights_of_what_can_and_agrees_with_it(world: World, tmp_path: Path) -> None:
+    world.add("player", PLAYER)
+    world.add_plain(plain_lstm="")
+    run = run_all(world, tmp_path / "run", QUICK + "scenarios = []", runtimes=["player"])
+    assert run.trials["variant"].unique().tolist() == ["plain-lstm@player"]
+    assert run.scores["agreeing_rows"].tolist() == [10, 10]
+    assert run.scores["score"].tolist() == run.scores["trainer_score"].tolist()
+    row = records(run.summary)[0]
+    assert (row["trained_by"], row["agreeing_rows"], row["rows"]) == ("plain-lstm@plain", 10, 10)
+    assert row["score_difference"] == 0
+
+
+def test_where_training_failed_what_waits_for_its_weights_is_skipped_with_the_reason(
+    world: World, tmp_path: Path
+) -> None:
+    world.add("player", PLAYER)
+    world.add_plain(bad="diverges")
+    run = run_all(world, tmp_path / "run", QUICK + "scenarios = []", runtimes=["player"])
+    reason = "training bad@plain ended as failed: training diverged: the loss was nan at step 1"
+    assert ends(run, "bad")["accuracy"] == [("skipped", reason)] * 2
+
+
+def test_a_wrong_model_that_calls_itself_the_yardstick_is_still_wrong(world: World, tmp_path: Path) -> None:
+    world.add_plain(good="")
+    world.add(
+        "impostor",
+        "import harness\nfrom strangers import plain_model\n@harness.hookimpl\ndef harness_models():\n"
+        "    return [plain_model('impostor', 'ignores its state', yardstick=True)]\n",
+    )
+    run = run_all(world, tmp_path / "run", QUICK + "scenarios = []", seeds=0)
+    assert statuses(run, "impostor") == ["wrong"]
+    assert statuses(run, "good") == ["ok"]
+
+
+def test_an_oracle_that_raises_costs_its_own_rows_alone(world: World, tmp_path: Path) -> None:
+    world.add_plain(good="")
+    world.add(
+        "oracle",
+        "from dataclasses import replace\nimport harness\nfrom strangers import plain_model\n"
+        "def reference(weights, inputs, size): raise ValueError('no idea')\n"
+        "ODD = harness.Architecture('odd', 1, harness.LSTM.weight_shapes, reference)\n@harness.hookimpl\n"
+        "def harness_models(): return [replace(plain_model('odd-lstm'), architecture=ODD)]\n",
+    )
+    run = run_all(world, tmp_path / "run", QUICK + "scenarios = []", seeds=0)
+    assert statuses(run, "good") == ["ok"]
+    ((status, reason),) = ends(run, "odd-lstm")["parity"]
+    assert status == "failed"
+    assert "no idea" in reason
+
+
+LIAR = """
+import harness
+from strangers import PlainRuntime, PlainSession
+
+class Session(PlainSession):
+    def fetch(self, raw): return {fetched}
+
+class Runtime:
+    name, frameworks, description = "liar", frozenset({{"plain"}}), ""
+    def open(self, model, weights, options):
+        return Session(model.build(input_size=3, hidden_size=6, num_layers=1), weights)
+
+@harness.hookimpl
+def harness_runtimes(): return [Runtime()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("fetched", "status", "reason"),
+    [
+        ("raw.y", "failed", "fetch gave a ndarray; it must give harness.Outputs"),
+        ("None", "failed", "fetch gave a NoneType; it must give harness.Outputs"),
+        ("harness.Outputs(raw.y, raw.state[:1])", "failed", "fetch gave 1 state arrays; lstm has 2"),
+        ("harness.Outputs(raw.y * float('nan'), raw.state)", "wrong", "y at batch"),
+        ("harness.Outputs(raw.y.astype('float64'), raw.state)", "wrong", "y at batch"),
+    ],
+)
+def test_a_runtime_that_gives_something_else_is_found_out(
+    world: World, tmp_path: Path, fetched: str, status: str, reason: str
+) -> None:
+    world.add_plain(plain_lstm="")
+    world.add("liar", LIAR.format(fetched=fetched))
+    run = run_all(world, tmp_path / "run", QUICK + "scenarios = []", runtimes=["liar"], seeds=0)
+    ((got_status, got_reason),) = ends(run, "plain-lstm")["parity"]
+    assert got_status == status
+    assert got_reason.startswith(reason)
+
+
+TASK = """
+import os
+import harness
+from strangers import TINY
+from dataclasses import replace
+
+def load(data_dir):
+    {deed}
+
+@harness.hookimpl
+def harness_tasks(): return [replace(TINY, name="sick", load=load)]
+"""
+
+
+@pytest.mark.parametrize(
+    ("deed", "said"),
+    [
+        ("raise harness.DataError(f'put x.gz into {data_dir}')", "put x.gz into "),
+        ("raise KeyError('train')", "KeyError: 'train'"),
+        ("os._exit(4)", "the worker ended by itself with exit code 4"),
+        ("return None", "AttributeError"),
+    ],
+)
+def test_data_that_cannot_be_loaded_is_found_out_before_anything_is_written(
+    world: World, tmp_path: Path, deed: str, said: str
+) -> None:
+    world.add_plain(plain_lstm="")
+    world.add("sick", TASK.format(deed=deed))
+    catalog = world.catalog()
+    preflight(make_plan(parse_suite("tasks = ['tiny']", "suite"), catalog), catalog, tmp_path)
+    with pytest.raises(HarnessError) as raised:
+        preflight(make_plan(parse_suite("", "suite"), catalog), catalog, tmp_path)
+    assert str(raised.value).startswith(f"task 'sick': {said}")
+    assert str(raised.value).isprintable()
+
+
+def test_a_device_that_is_not_there_is_found_out_before_anything_is_written(world: World) -> None:
+    world.add_plain(plain_lstm="")
+    catalog = world.catalog()
+    plan = make_plan(parse_suite("device = 'cuda'", "suite"), catalog)
+    with pytest.raises(HarnessError) as raised:
+        preflight(plan, catalog, None)
+    assert not isinstance(raised.value, Unsupported)
+    assert str(raised.value) == "runtime 'plain' has no device 'cuda'"
+
+
+def test_check_gives_the_outcome_of_every_variant_with_one_and_two_layers(world: World) -> None:
+    world.add_plain(plain_lstm="", forgetful="ignores its state")
+    found = [
+        (str(variant), layers, outcome.status)
+        for variant, layers, outcome in check_parity(world.catalog(), "plain", "cpu", "float64")
+    ]
+    assert found == [
+        ("plain-lstm@plain", "1 layer", "ok"),
+        ("plain-lstm@plain", "2 layers", "ok"),
+        ("forgetful@plain", "1 layer", "wrong"),
+        ("forgetful@plain", "2 layers", "wrong"),
+    ]

@@ -1,0 +1,263 @@
+"""The plan: which models on which runtimes for which tasks, who trains whom, and what is compared with what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+from strangers import TINY, PlainRuntime, plain_model
+
+from harness import BILSTM, LSTM, Architecture, HarnessError, LayerSize, Recipe
+from harness.catalog import Catalog, Entry, Plugin
+from harness.plan import Plan, Trial, Variant, check_plan, make_plan
+from harness.suite import Latency, Layer, Suite, override
+
+OWNER = Plugin("here", "rnn-here", "1.0")
+
+
+@dataclass(frozen=True)
+class Player:
+    """A runtime that executes and cannot train."""
+
+    name: str
+    frameworks: frozenset[str] = frozenset({"plain"})
+    description: str = ""
+
+    def open(self, *_: Any) -> Any:
+        raise NotImplementedError
+
+
+def a_catalog(*values: Any, tasks: tuple[Any, ...] = (TINY,)) -> Catalog:
+    def kind(value: Any) -> str:
+        return "model" if hasattr(value, "architecture") else "task" if hasattr(value, "recipe") else "runtime"
+
+    return Catalog((OWNER,), tuple(Entry(kind(v), v.name, v, OWNER) for v in (*values, *tasks)))
+
+
+def variants(plan: Plan) -> list[str]:
+    return [str(variant) for variant in plan.variants()]
+
+
+def trainers(plan: Plan) -> dict[str, str]:
+    return {str(t.variant): str(t.trained_by) for t in plan.of("accuracy")}
+
+
+BOTH = a_catalog(
+    plain_model("a"),
+    plain_model("b", yardstick=True),
+    replace(plain_model("c"), framework="fancy"),
+    PlainRuntime("trains"),
+    Player("plays"),
+    Player("fancy", frozenset({"fancy", "plain"})),
+)
+
+
+def test_every_model_meets_every_runtime_that_accepts_its_framework_and_no_other() -> None:
+    plan = make_plan(Suite(), BOTH)
+    assert variants(plan) == ["a@trains", "a@plays", "a@fancy", "b@trains", "b@plays", "b@fancy", "c@fancy"]
+
+
+def test_a_variant_gets_one_parity_trial_one_accuracy_trial_a_seed_and_one_latency_trial_a_scenario() -> None:
+    plan = make_plan(Suite(models=["a"], runtimes=["trains"], seeds=2), BOTH)
+    assert [(t.kind, t.seed, t.scenario, t.batch, t.time) for t in plan.trials] == [
+        ("parity", None, None, None, None),
+        ("accuracy", 0, None, 8, None),
+        ("accuracy", 1, None, 8, None),
+        ("latency", None, "single-stream", 1, 5),
+        ("latency", None, "offline", 32, 5),
+        ("latency", None, "training-step", 8, 5),
+    ]
+
+
+def test_only_what_trains_gets_a_training_step() -> None:
+    plan = make_plan(Suite(models=["a"]), BOTH)
+    assert [str(t.variant) for t in plan.trials if t.scenario == "training-step"] == ["a@trains"]
+
+
+def test_without_seeds_there_is_no_accuracy_and_without_scenarios_no_latency() -> None:
+    plan = make_plan(Suite(seeds=0, latency=Latency(scenarios=[])), BOTH)
+    assert {t.kind for t in plan.trials} == {"parity"}
+
+
+def test_a_scenario_named_twice_is_measured_once() -> None:
+    latency = Latency(scenarios=["offline", "offline"], offline_batch=4)
+    plan = make_plan(Suite(models=["a"], runtimes=["plays"], latency=latency), BOTH)
+    assert [(t.scenario, t.batch) for t in plan.of("latency")] == [("offline", 4)]
+
+
+def test_every_trial_has_an_id_of_its_own_that_is_safe_as_a_file_name() -> None:
+    tasks = (TINY, replace(TINY, name="other"))
+    plan = make_plan(Suite(), a_catalog(*(e.value for e in BOTH.entries if e.kind != "task"), tasks=tasks))
+    ids = [t.id for t in plan.trials]
+    assert len(set(ids)) == len(ids) == 2 * len(make_plan(Suite(), BOTH).trials)
+    assert all(name.replace("-", "").isalnum() for name in ids)
+
+
+def test_what_can_train_trains_itself_and_the_rest_is_trained_by_its_model_or_else_by_the_yardstick() -> None:
+    assert trainers(make_plan(Suite(), BOTH)) == {
+        "a@trains": "a@trains",
+        "a@plays": "a@trains",
+        "a@fancy": "a@trains",
+        "b@trains": "b@trains",
+        "b@plays": "b@trains",
+        "b@fancy": "b@trains",
+        "c@fancy": "b@trains",  # no runtime trains framework fancy
+    }
+
+
+def test_a_trainer_need_not_be_among_what_was_asked_for() -> None:
+    plan = make_plan(Suite(models=["a"], runtimes=["plays"]), BOTH)
+    assert variants(plan) == ["a@plays"]
+    assert trainers(plan) == {"a@plays": "a@trains"}
+
+
+def test_where_nothing_installed_trains_the_architecture_nobody_is_named() -> None:
+    plan = make_plan(Suite(), a_catalog(plain_model("a"), Player("plays"), replace(plain_model("b"), architecture=BILSTM)))
+    assert trainers(plan) == {"a@plays": "None", "b@plays": "None"}
+
+
+def test_a_clash_of_names_elsewhere_does_not_stop_a_plan_that_did_not_ask_for_it() -> None:
+    catalog = a_catalog(plain_model("a"), plain_model("b"), plain_model("b"), Player("plays"), PlainRuntime("trains"))
+    plan = make_plan(Suite(models=["a"], runtimes=["plays"]), catalog)
+    assert trainers(plan) == {"a@plays": "a@trains"}
+
+
+@pytest.mark.parametrize("models", [["b"], ["*"], ["b*"]])
+def test_a_clash_of_names_that_was_asked_for_is_refused(models: list[str]) -> None:
+    catalog = a_catalog(plain_model("a"), plain_model("b"), plain_model("b"), Player("plays"))
+    with pytest.raises(HarnessError, match="model 'b' is provided by both"):
+        make_plan(Suite(models=models), catalog)
+
+
+def test_the_baseline_of_an_architecture_is_the_first_wanted_one_it_has_or_else_its_first_variant() -> None:
+    catalog = a_catalog(
+        plain_model("a"), plain_model("b"), replace(plain_model("bi"), architecture=BILSTM), PlainRuntime("trains")
+    )
+    baselines = ["zzz@trains", "b@trains", "a@trains"]
+    plan = make_plan(Suite(baselines=baselines), catalog)
+    assert plan.baselines == {"lstm": Variant("b", "trains"), "bilstm": Variant("bi", "trains")}
+    assert make_plan(Suite(), catalog).baselines["lstm"] == Variant("a", "trains")
+
+
+def test_the_yardstick_is_the_architectures_own_on_the_runtime_that_trains_it_asked_for_or_not() -> None:
+    plan = make_plan(Suite(models=["a"], runtimes=["plays"]), BOTH)
+    assert plan.yardsticks == {"lstm": Variant("b", "trains")}
+    assert make_plan(Suite(), a_catalog(plain_model("a"), PlainRuntime("trains"))).yardsticks == {}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "found"),
+    [
+        (["*"], ["x-one", "x-two", "y-one"]),
+        (["x-*"], ["x-one", "x-two"]),
+        (["?-one"], ["x-one", "y-one"]),
+        (["y-one", "x-*"], ["y-one", "x-one", "x-two"]),
+        (["x-two", "*"], ["x-two", "x-one", "y-one"]),
+        (["x-one", "x-one"], ["x-one"]),
+    ],
+)
+def test_patterns_pick_names_in_the_order_given_and_each_once(patterns: list[str], found: list[str]) -> None:
+    catalog = a_catalog(plain_model("x-one"), plain_model("x-two"), plain_model("y-one"), PlainRuntime("r"))
+    assert variants(make_plan(Suite(models=patterns), catalog)) == [f"{name}@r" for name in found]
+
+
+@pytest.mark.parametrize(
+    ("suite", "said"),
+    [
+        (Suite(models=["zzz"]), "no model is called 'zzz'"),
+        (Suite(models=["zzz-*"]), "no model matches 'zzz-*'; there are: a, b, c"),
+        (Suite(runtimes=["train"]), "no runtime is called 'train'; did you mean 'trains'?"),
+        (Suite(tasks=["tinny"]), "no task is called 'tinny'; did you mean 'tiny'?"),
+        (Suite(models=[]), "nothing to run: no model is installed or chosen; `harness list` shows what there is"),
+        (Suite(tasks=[]), "nothing to run: no task"),
+        (
+            Suite(models=["c"], runtimes=["trains", "plays"]),
+            "nothing to run: none of the runtimes trains, plays accepts any of the models c",
+        ),
+    ],
+)
+def test_a_plan_with_nothing_to_run_says_why(suite: Suite, said: str) -> None:
+    with pytest.raises(HarnessError) as raised:
+        make_plan(suite, BOTH)
+    assert str(raised.value).startswith(said)
+
+
+def test_without_a_task_installed_the_plan_says_what_to_install() -> None:
+    with pytest.raises(HarnessError, match="no task is installed; install rnn-harness-tasks"):
+        make_plan(Suite(), a_catalog(plain_model(), PlainRuntime(), tasks=()))
+
+
+def test_the_layer_is_the_recipes_unless_the_suite_overrides_it() -> None:
+    tasks = (replace(TINY, recipe=Recipe(hidden_size=6, num_layers=2)),)
+    catalog = a_catalog(plain_model(), PlainRuntime(), tasks=tasks)
+    sizes = [
+        make_plan(Suite(layer=layer), catalog).trials[0].size
+        for layer in (Layer(), Layer(hidden_size=9), Layer(num_layers=1), Layer(hidden_size=9, num_layers=3))
+    ]
+    assert sizes == [LayerSize(3, 6, 2), LayerSize(3, 9, 2), LayerSize(3, 6, 1), LayerSize(3, 9, 3)]
+
+
+def test_device_dtype_and_threads_are_the_suites_in_every_trial() -> None:
+    plan = make_plan(Suite(device="cuda:1", dtype="float64", threads=3), BOTH)
+    assert {(t.device, t.dtype, t.threads) for t in plan.trials} == {("cuda:1", "float64", 3)}
+
+
+def test_two_models_that_mean_different_things_by_one_architecture_are_refused() -> None:
+    other = Architecture("lstm", 1, LSTM.weight_shapes, lambda weights, inputs, size: LSTM.reference(weights, inputs, size))
+    catalog = a_catalog(plain_model("a"), replace(plain_model("z"), architecture=other), PlainRuntime())
+    with pytest.raises(HarnessError) as raised:
+        make_plan(Suite(), catalog)
+    assert str(raised.value) == (
+        "models 'a' and 'z' mean different things by architecture 'lstm'; one of them must rename it"
+    )
+    assert variants(make_plan(Suite(models=["a"]), catalog)) == ["a@plain"]
+
+
+def test_a_trial_is_scored_only_on_weights_of_its_own_architecture_whatever_that_is_called() -> None:
+    other = Architecture("lstm", 1, LSTM.weight_shapes, lambda weights, inputs, size: LSTM.reference(weights, inputs, size))
+    catalog = a_catalog(plain_model("a"), replace(plain_model("z", yardstick=True), architecture=other, framework="odd"),
+                        Player("plays"), PlainRuntime("odd", frozenset({"odd"})))
+    plan = make_plan(Suite(models=["a"], runtimes=["plays"]), catalog)
+    assert trainers(plan) == {"a@plays": "None"}
+    assert plan.yardsticks == {}
+
+
+def test_check_gives_parity_trials_of_every_variant_that_a_name_means_at_every_size() -> None:
+    sizes = (LayerSize(5, 6, 1), LayerSize(5, 6, 2))
+
+    def checked(name: str) -> list[tuple[str, int]]:
+        plan = check_plan(BOTH, name, sizes, "cpu", "float64")
+        assert {(t.kind, t.dtype) for t in plan.trials} == {("parity", "float64")}
+        return [(str(t.variant), t.size.num_layers) for t in plan.trials]
+
+    assert checked("a@plays") == [("a@plays", 1), ("a@plays", 2)]
+    assert checked("c") == [("c@fancy", 1), ("c@fancy", 2)]
+    assert [name for name, layers in checked("trains") if layers == 1] == ["a@trains", "b@trains"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("zzz", "no model is called 'zzz'"),
+        ("zzz@plays", "no model is called 'zzz'"),
+        ("a@zzz", "no runtime is called 'zzz'"),
+        ("c@trains", "nothing to run: none of the runtimes trains accepts any of the models c"),
+        ("", "--models"),
+        ("../x", "--models"),
+    ],
+)
+def test_check_refuses_a_name_that_means_nothing(name: str, said: str) -> None:
+    with pytest.raises(HarnessError) as raised:
+        check_plan(BOTH, name, (LayerSize(5, 6),), "cpu", "float32")
+    assert str(raised.value).startswith(said)
+
+
+def test_a_trials_row_names_its_variant_and_the_distribution_it_comes_from() -> None:
+    plan = make_plan(override(Suite(), models=["a"], runtimes=["plays"], seeds=1), BOTH)
+    trial: Trial = plan.of("accuracy")[0]
+    row = trial.row(OWNER)
+    assert row["trial"] == trial.id
+    assert (row["variant"], row["model"], row["runtime"], row["trained_by"]) == ("a@plays", "a", "plays", "a@trains")
+    assert (row["distribution"], row["distribution_version"]) == ("rnn-here", "1.0")
+    assert (row["input_size"], row["hidden_size"], row["num_layers"]) == (3, 6, 1)

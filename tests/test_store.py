@@ -1,0 +1,268 @@
+"""The store: what is written comes back, damage is named, and nothing is written where it must not be."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import harness
+from harness import HarnessError
+from harness.store import (
+    CURVE_COLUMNS,
+    GOOD_STATUSES,
+    PARITY_COLUMNS,
+    SAMPLE_COLUMNS,
+    SCHEMA_VERSION,
+    SCORE_COLUMNS,
+    STATUSES,
+    TRIAL_COLUMNS,
+    RunFolder,
+    load,
+)
+from harness.tables import LATENCY_COLUMNS
+
+HEADER: dict[str, Any] = {
+    "name": "hand-made",
+    "baselines": {"lstm": "a@r"},
+    "environment": {"os": "none", "versions": {}},
+    "trials": [
+        {
+            **dict.fromkeys(TRIAL_COLUMNS[:-2]),
+            **{"trial": name, "kind": kind, "variant": "a@r", "architecture": "lstm", "task": "t"},
+            **{"device": "cpu", "dtype": "float32", "threads": 1, "batch": 1},
+        }
+        for name, kind in (("0001-parity", "parity"), ("0002-accuracy", "accuracy"), ("0003-latency", "latency"))
+    ],
+}
+UNITS = ("_s", "_per_s")
+DIMENSIONLESS = {"ratio", "ratio_low", "ratio_high", "processes", "samples", "batch", "time"}
+
+
+def finished(folder: RunFolder, trial: str = "0001-parity", **changes: Any) -> None:
+    folder.append({"trial": trial, "status": "ok", "reason": "", **changes})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run", HEADER)
+
+
+def test_a_new_run_has_every_planned_trial_and_no_observation(folder: RunFolder) -> None:
+    folder.close()
+    run = harness.load(folder.path)
+    assert run.trials["trial"].tolist() == ["0001-parity", "0002-accuracy", "0003-latency"]
+    assert set(run.trials["status"]) == {"skipped"}
+    assert set(run.trials["reason"]) == {"the run ended before this trial"}
+    assert [len(table) for table in (run.parity, run.scores, run.curves, run.samples)] == [0, 0, 0, 0]
+    assert run.environment == {"os": "none", "versions": {}}
+
+
+@given(
+    reason=st.text(),
+    values=st.lists(st.floats(), min_size=4, max_size=4),
+    status=st.sampled_from(sorted(STATUSES)),
+)
+def test_any_reason_and_any_number_comes_back_and_what_is_not_finite_comes_back_as_unknown(
+    tmp_path_factory: pytest.TempPathFactory, reason: str, values: list[float], status: str
+) -> None:
+    folder = RunFolder(tmp_path_factory.mktemp("store") / "run", HEADER)
+    numbers = dict(zip(("rmse", "yardstick_rmse", "reference_rms", "max_abs_error"), values, strict=True))
+    finished(folder, status=status, reason=reason, parity=[{"process": 0, "case": reason, "part": "y", **numbers}])
+    folder.close()
+    run = load(folder.path)
+    trial = run.trials.iloc[0]
+    assert (trial["status"], trial["reason"]) == (status, reason)
+    (row,) = run.parity.to_dict("records")
+    assert row["case"] == reason
+    for name, value in numbers.items():
+        assert row[name] == value if math.isfinite(value) else math.isnan(row[name])
+
+
+def test_the_values_of_scores_and_curves_come_back_as_they_were(folder: RunFolder) -> None:
+    score = {"metric": "accuracy", "score": 0.1 + 0.2, "rows": 10, "trainer_score": None, "agreeing_rows": None}
+    point = {"step": 3, "epoch": 1 / 3, "training_loss": math.inf, "score": math.nan}
+    finished(folder, "0002-accuracy", scores=[score], curves=[point, {**point, "training_loss": 1e-300}])
+    folder.close()
+    run = load(folder.path)
+    assert run.scores["score"].tolist() == [0.1 + 0.2]
+    assert run.scores["trainer_score"].isna().all()
+    assert run.scores["agreeing_rows"].isna().all()
+    assert run.curves["epoch"].tolist() == [1 / 3, 1 / 3]
+    assert run.curves["training_loss"].tolist()[1] == 1e-300
+    assert run.curves["training_loss"].isna().tolist() == [True, False]
+    assert set(run.curves["trial"]) == {"0002-accuracy"}
+
+
+def test_raw_samples_come_back_to_the_last_digit(folder: RunFolder) -> None:
+    rows = [[1, "compute", 0, 0, 0, 0.1 + 0.2, 1e-9 / 3], [2, "end-to-end", 1, 3, 4, 12345.678901234, 5e-324]]
+    folder.write_samples("0003-latency", rows)
+    folder.close()
+    samples = load(folder.path).samples
+    assert samples.columns.tolist() == SAMPLE_COLUMNS
+    assert samples.to_numpy().tolist() == [["0003-latency", *row] for row in rows]
+
+
+def test_a_trial_that_was_written_is_on_the_disk_before_the_folder_is_closed(folder: RunFolder) -> None:
+    finished(folder)
+    assert load(folder.path).trials["status"].tolist() == ["ok", "skipped", "skipped"]
+    folder.close()
+
+
+def test_a_last_record_that_was_cut_off_anywhere_is_dropped_and_the_others_stand(folder: RunFolder) -> None:
+    finished(folder)
+    finished(folder, "0002-accuracy", reason="é | \u2028", status="failed")
+    folder.close()
+    journal = folder.path / "journal.jsonl"
+    whole = journal.read_bytes()
+    first = whole.index(b"\n") + 1
+    for length in range(first, len(whole) - 1):
+        journal.write_bytes(whole[:length])
+        assert load(folder.path).trials["status"].tolist() == ["ok", "skipped", "skipped"]
+
+
+@pytest.mark.parametrize("line", [b"{", b"\xff\xfe", b"}{", b"3", b"null", b"[]", b"{}", b'{"trial": "0003-latency"}'])
+def test_a_damaged_line_in_the_middle_is_named(folder: RunFolder, line: bytes) -> None:
+    finished(folder)
+    finished(folder, "0002-accuracy")
+    folder.close()
+    journal = folder.path / "journal.jsonl"
+    first, second, _ = journal.read_bytes().split(b"\n")
+    journal.write_bytes(b"\n".join([first, line, second, b""]))
+    with pytest.raises(HarnessError, match=r"journal\.jsonl', line 2 is damaged"):
+        load(folder.path)
+
+
+def test_a_damaged_last_line_that_was_written_to_its_end_is_named(folder: RunFolder) -> None:
+    finished(folder)
+    folder.close()
+    with (folder.path / "journal.jsonl").open("ab") as file:
+        file.write(b'{"trial": \n')
+    with pytest.raises(HarnessError, match="line 2 is damaged"):
+        load(folder.path)
+
+
+def test_a_trial_that_was_never_planned_is_named(folder: RunFolder) -> None:
+    finished(folder, "0099-parity")
+    folder.close()
+    with pytest.raises(HarnessError, match="a trial '0099-parity' that was never planned; the folder is damaged"):
+        load(folder.path)
+
+
+def test_a_trial_that_was_recorded_twice_is_named(folder: RunFolder) -> None:
+    finished(folder)
+    finished(folder)
+    folder.close()
+    with pytest.raises(HarnessError, match="records trial '0001-parity' twice; the folder is damaged"):
+        load(folder.path)
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, None, "1"])
+def test_a_run_of_another_schema_version_is_refused(folder: RunFolder, version: Any) -> None:
+    folder.close()
+    path = folder.path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"schema_version": version}))
+    with pytest.raises(HarnessError, match=f"has schema version {version}; this harness reads {SCHEMA_VERSION}"):
+        load(folder.path)
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[]", b"3", b'{"schema_version": 1}'])
+def test_a_damaged_run_file_is_named(folder: RunFolder, text: bytes) -> None:
+    folder.close()
+    (folder.path / "run.json").write_bytes(text)
+    with pytest.raises(HarnessError, match=r"run\.json' is damaged"):
+        load(folder.path)
+
+
+@pytest.mark.parametrize("text", [b"", b"\x00\xff\xfe", b"process,boundary\n1,compute\n", b'process\n"1'])
+def test_a_damaged_samples_file_is_named(folder: RunFolder, text: bytes) -> None:
+    folder.close()
+    (folder.path / "samples" / "0003-latency.csv").write_bytes(text)
+    with pytest.raises(HarnessError, match=r"0003-latency\.csv' is damaged"):
+        load(folder.path)
+
+
+@pytest.mark.parametrize("name", ["empty", "missing", "file"])
+def test_what_is_not_a_run_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(HarnessError, match=rf"{name}' is not a run: run\.json cannot be read"):
+        load(tmp_path / name)
+
+
+def test_a_run_without_its_journal_is_refused(folder: RunFolder) -> None:
+    folder.close()
+    (folder.path / "journal.jsonl").unlink()
+    with pytest.raises(HarnessError, match=r"journal\.jsonl' cannot be read: No such file"):
+        load(folder.path)
+
+
+def test_a_folder_that_holds_something_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "precious").write_text("mine", encoding="utf-8")
+    with pytest.raises(HarnessError, match="run' exists and is not empty; choose another --out or remove it"):
+        RunFolder(tmp_path / "run", HEADER)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["precious"]
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    RunFolder(tmp_path / "run", HEADER).close()
+    assert len(load(tmp_path / "run").trials) == 3
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "file/below/deeper"])
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(HarnessError, match=f"{name}' cannot be written: .*; choose another --out"):
+        RunFolder(tmp_path / name, HEADER)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_every_status_is_explained_and_the_good_ones_are_statuses() -> None:
+    assert set(STATUSES) > GOOD_STATUSES
+    assert all(STATUSES.values())
+
+
+def test_the_tables_have_their_documented_columns_and_units(folder: RunFolder) -> None:
+    finished(folder)
+    folder.write_samples("0003-latency", [[p, "compute", 0, 0, c, 0.5 * c, 0.25] for p in (1, 2) for c in range(3)])
+    finished(folder, "0003-latency")
+    folder.close()
+    run = load(folder.path)
+    assert run.trials.columns.tolist() == TRIAL_COLUMNS
+    assert run.parity.columns.tolist() == PARITY_COLUMNS
+    assert run.scores.columns.tolist() == SCORE_COLUMNS
+    assert run.curves.columns.tolist() == CURVE_COLUMNS
+    assert run.samples.columns.tolist() == SAMPLE_COLUMNS
+    assert run.latency.columns.tolist() == LATENCY_COLUMNS
+    measured = [name for name in LATENCY_COLUMNS if pd.api.types.is_float_dtype(run.latency[name])]
+    assert {"latency_s", "p99_bound_s", "throughput_per_s"} <= set(measured)
+    assert [name for name in measured if not name.endswith(UNITS) and name not in DIMENSIONLESS] == []
+    assert [name for name in SAMPLE_COLUMNS if name.endswith("_s")] == ["start_s", "elapsed_s"]
+
+
+def test_every_column_of_every_table_is_documented(folder: RunFolder) -> None:
+    page = Path(__file__).parent.parent / "docs" / "tables.md"
+    if not page.is_file():
+        pytest.skip("docs/tables.md is not written yet")
+    text = page.read_text(encoding="utf-8")
+    finished(folder)
+    folder.close()
+    run = load(folder.path)
+    names = {str(name) for table in (run.summary, run.latency) for name in table.columns}
+    names |= {*TRIAL_COLUMNS, *PARITY_COLUMNS, *SCORE_COLUMNS, *CURVE_COLUMNS, *SAMPLE_COLUMNS}
+    scenarios = ("single_stream_", "offline_", "training_step_")
+    undocumented = {
+        name
+        for name in names
+        if f"`{name}`" not in text
+        and not any(name.startswith(s) and f"`<scenario>_{name.removeprefix(s)}`" in text for s in scenarios)
+    }
+    assert undocumented == set()

@@ -1,0 +1,167 @@
+"""Suite files: the built-in ones are sound, and every mistake is one line with its key, its line and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import HarnessError
+from harness.suite import DEFAULT_SUITE, MAX_SUITE_BYTES, Suite, builtin_suites, override, parse_suite, read_suite
+
+# the text of a suite, and what the one line must say
+MISTAKES = {
+    "unknown key": ('\nmodel = ["a"]', ["line 2", "unknown key 'model'", "models", "trial_seconds"]),
+    "unknown key in a table": ("[latency]\n\nrounds = 3", ["line 3", "'latency.rounds'", "processes", "calls"]),
+    "unknown table": ("seeds = 1\n[latencies]\ncalls = 12", ["line 2", "'latencies'", "latency"]),
+    "unknown key of an inline table": ("layer = { depth = 2 }", ["line 1", "'layer.depth'", "num_layers"]),
+    "unknown dotted key": ("seeds = 1\nlayer.depth = 2", ["line 2", "'layer.depth'", "hidden_size"]),
+    "unknown quoted key": ("seeds = 1\n'model' = 2", ["line 2", "'model'"]),
+    "unknown key with brackets": ("seeds = 1\n'a[b]' = 2", ["a[b]"]),
+    "unknown key of two lines": ('seeds = 1\n"a\\nb" = 2', ["unknown key"]),
+    "unknown key that moves the cursor": ('seeds = 1\n"a\\u001b[2Jb" = 2', ["unknown key"]),
+    "text for a list": ('models = "hand-lstm"', ["line 1", "'models'", "list"]),
+    "number in a list of names": ("\n\nmodels = [1]", ["line 3", "'models'", "string"]),
+    "name with a path": ('tasks = ["../x"]', ["line 1", "'tasks'", "../x", "pattern"]),
+    "name of two lines": ('tasks = ["a\\nb"]', ["line 1", "'tasks'", r"'a\nb'"]),
+    "baseline without a runtime": ('seeds = 1\nbaselines = ["torch-lstm"]', ["line 2", "'baselines'", "@"]),
+    "text for a number": ('threads = "2"', ["line 1", "'threads'", "integer"]),
+    "truth for a number": ("threads = true", ["line 1", "'threads'", "integer"]),
+    "fraction for a whole number": ("threads = 1.5", ["line 1", "'threads'", "integer"]),
+    "too few threads": ("threads = 0", ["line 1", "'threads'", "greater than or equal to 1"]),
+    "too many threads": ("threads = 100000000000000000000", ["line 1", "'threads'", "less than or equal to 1024"]),
+    "number of 5000 digits": (f"threads = {'9' * 5000}", []),
+    "negative seeds": ("seeds = -1", ["line 1", "'seeds'", "greater than or equal to 0"]),
+    "unknown dtype": ("dtype = 'float16'", ["line 1", "'dtype'", "'float32' or 'float64'"]),
+    "odd device": ("device = 'cuda; rm'", ["line 1", "'device'"]),
+    "unknown scenario": (
+        "[latency]\nscenarios = ['server']",
+        ["line 2", "'latency.scenarios'", "'server'", "single-stream"],
+    ),
+    "one process": ("[latency]\nprocesses = 1", ["line 2", "'latency.processes'", "greater than or equal to 2"]),
+    "too few calls": ("[latency]\n# calls = 9\ncalls = 11", ["line 3", "'latency.calls'", "12"]),
+    "no time": ("[latency]\nseconds = 0", ["line 2", "'latency.seconds'", "greater than 0"]),
+    "endless time": ("[latency]\nseconds = inf", ["line 2", "'latency.seconds'", "3600"]),
+    "endless trials": ("trial_seconds = inf", ["line 1", "'trial_seconds'"]),
+    "no layers": ("[layer]\nnum_layers = 0", ["line 2", "'layer.num_layers'", "greater than or equal to 1"]),
+    "a number for a table": ("seeds = 1\nlatency = 3", ["line 2", "'latency'"]),
+    "a list of tables": ("[[latency]]\ncalls = 12", ["line 1", "'latency'"]),
+    "not TOML": ("seeds = 1\nmodels = ]", ["not valid TOML", "line 2"]),
+    "a key twice": ("seeds = 1\nseeds = 2", ["not valid TOML"]),
+    "nested too deeply": ("models = " + "[" * 100_000, ["nested too deeply"]),
+    "two mistakes": ("threads = 0\nseeds = -1", ["line 1", "'threads'", "(and 1 more)"]),
+}
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_a_mistake_is_one_line_with_its_key_its_line_and_what_is_allowed(kind: str) -> None:
+    text, said = MISTAKES[kind]
+    with pytest.raises(HarnessError) as raised:
+        parse_suite(text, "suite 'mine.toml'")
+    message = str(raised.value)
+    assert message.startswith("suite 'mine.toml'")
+    assert [part for part in said if part not in message] == []
+    assert message.isprintable()
+
+
+def test_an_empty_suite_is_every_default() -> None:
+    suite = parse_suite("", "suite")
+    assert suite == Suite()
+    assert (suite.models, suite.seeds, suite.latency.processes, suite.device) == (["*"], 3, 5, "cpu")
+
+
+def test_the_line_of_a_key_is_found_although_another_table_has_the_same_key() -> None:
+    with pytest.raises(HarnessError, match="line 4: 'latency.calls'"):
+        parse_suite("# calls = 1\n[layer]\n[ latency ] # calls = 1\ncalls = 1", "suite")
+
+
+@pytest.mark.parametrize("name", ["quick", "tutorial", "full"])
+def test_a_built_in_suite_is_read_and_comes_back_from_its_own_data(name: str) -> None:
+    short, suite = read_suite(name)
+    assert short == name
+    assert Suite.model_validate(suite.model_dump()) == suite
+    assert override(suite) == suite
+    assert suite.description == builtin_suites()[name] != ""
+
+
+def test_the_default_suite_is_built_in() -> None:
+    assert DEFAULT_SUITE in builtin_suites()
+
+
+def test_a_suite_file_goes_by_its_own_name(tmp_path: Path) -> None:
+    path = tmp_path / "my.first.toml"
+    path.write_text("seeds = 7", encoding="utf-8")
+    name, suite = read_suite(str(path))
+    assert (name, suite.seeds) == ("my.first", 7)
+
+
+def test_an_override_changes_its_key_alone_and_none_changes_nothing() -> None:
+    suite = parse_suite("seeds = 2\n[latency]\ncalls = 20", "suite")
+    changed = override(suite, models=["a", "b-*"], threads=2, device=None, seeds=None)
+    assert changed == suite.model_copy(update={"models": ["a", "b-*"], "threads": 2})
+    assert suite.threads == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"threads": 0}, "--threads: input should be greater than or equal to 1"),
+        ({"seeds": -1}, "--seeds: input should be greater than or equal to 0"),
+        ({"dtype": "float16"}, "--dtype: input should be 'float32' or 'float64'"),
+        ({"models": ["../x"]}, "--models: "),
+        ({"device": "a b"}, "--device: "),
+        ({"baselines": ["x"]}, "--baselines: "),
+    ],
+)
+def test_a_wrong_override_names_the_option_and_what_is_allowed(change: dict[str, object], said: str) -> None:
+    with pytest.raises(HarnessError) as raised:
+        override(Suite(), **change)
+    assert str(raised.value).startswith(said)
+    assert str(raised.value).isprintable()
+
+
+def test_an_unknown_suite_names_the_near_one_and_the_built_in_ones() -> None:
+    with pytest.raises(HarnessError) as raised:
+        read_suite("quik")
+    message = str(raised.value)
+    assert message.startswith("no suite is called 'quik'; did you mean 'quick'?")
+    assert "full, quick, tutorial" in message
+
+
+def test_an_unknown_suite_like_no_other_lists_the_built_in_ones_in_a_sentence_of_its_own() -> None:
+    with pytest.raises(HarnessError) as raised:
+        read_suite("zzz")
+    message = str(raised.value)
+    assert "full, quick, tutorial" in message
+    assert "'zzz' Built in" not in message
+
+
+def test_the_name_of_an_unknown_suite_is_shown_on_one_line() -> None:
+    with pytest.raises(HarnessError) as raised:
+        read_suite("a\nb")
+    assert str(raised.value).isprintable()
+
+
+def test_a_missing_suite_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"none\.toml' cannot be read: No such file"):
+        read_suite(str(tmp_path / "none.toml"))
+
+
+def test_a_folder_is_no_suite(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").mkdir()
+    with pytest.raises(HarnessError, match=r"x\.toml' cannot be read: Is a directory"):
+        read_suite(str(tmp_path / "x.toml"))
+
+
+def test_a_suite_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "latin.toml"
+    path.write_bytes("description = 'für'".encode("latin-1"))
+    with pytest.raises(HarnessError, match=r"latin\.toml' cannot be read: .*utf-8"):
+        read_suite(str(path))
+
+
+def test_a_suite_that_is_too_big_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "big.toml"
+    path.write_text("#" * (MAX_SUITE_BYTES + 1), encoding="utf-8")
+    with pytest.raises(HarnessError, match=f"has {MAX_SUITE_BYTES + 1} bytes; a suite has at most {MAX_SUITE_BYTES}"):
+        read_suite(str(path))
