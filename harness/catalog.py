@@ -128,8 +128,10 @@ def _entry(kind: str, value: Any, plugin: Plugin) -> Entry:
     expected = {"model": Model, "task": Task}.get(kind)
     if expected and not isinstance(value, expected):
         raise HarnessError(f"harness_{kind}s gave a {type(value).__name__}; it must give {expected.__name__} records")
-    if kind == "runtime" and not all(hasattr(value, part) for part in ("name", "frameworks", "open")):
-        raise HarnessError(f"harness_runtimes gave a {type(value).__name__} that lacks name, frameworks or open")
+    if kind == "runtime" and not all(hasattr(value, part) for part in ("name", "frameworks", "description", "open")):
+        raise HarnessError(
+            f"harness_runtimes gave a {type(value).__name__} that lacks name, frameworks, description or open"
+        )
     name = value.name
     if not isinstance(name, str) or not name or not set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-._"):
         raise HarnessError(f"{kind} name {name!r} must be made of a-z, 0-9, '-', '.' and '_'")

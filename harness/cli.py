@@ -103,8 +103,12 @@ def run(suite: str, data_dir: Path | None, out: Path | None, quiet: bool, **over
 
 @main.command(name="list")
 def list_() -> None:
-    """Show plugins, models, runtimes, tasks and suites, and what failed to load and why."""
+    """Show plugins, models, runtimes, tasks and suites, and what failed to load and why.
+
+    Exits with 1 if a plugin failed to load.
+    """
     from harness.catalog import KINDS, discover
+    from harness.suite import builtin_suites
 
     catalog = discover()
     click.echo("plugins")
@@ -120,7 +124,9 @@ def list_() -> None:
                 clash = [e for e in catalog.entries if (e.kind, e.name) == (kind, entry.name) and e is not entry]
                 note = f"  CLASH with {clash[0].plugin.distribution}" if clash else ""
                 click.echo(f"  {entry.name:<26} {getattr(entry.value, 'description', '')}{note}")
-    click.echo("suites\n  quick, tutorial, full; see `harness run --help`")
+    click.echo("suites")
+    for name, description in builtin_suites().items():
+        click.echo(f"  {name:<26} {description}")
     if any(plugin.failure for plugin in catalog.plugins):
         sys.exit(1)
 
@@ -141,7 +147,10 @@ def report(path: Path) -> None:
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--dtype", default="float32", show_default=True)
 def check(name: str, device: str, dtype: str) -> None:
-    """Check the parity of NAME: a variant (hand-lstm@eager), a model, or a runtime; one and two layers."""
+    """Check the parity of NAME: a variant (hand-lstm@eager), a model, or a runtime; one and two layers.
+
+    Exits with 1 unless every answer is ok or unsupported.
+    """
     from harness.catalog import discover
     from harness.engine.run import check_parity
 
@@ -167,8 +176,9 @@ def _header(name: str, suite: Suite, plan: Plan, catalog: Catalog) -> dict[str, 
     return {
         "name": name,
         "suite": suite.model_dump(),
+        "floors": list(plan.floors),
         "baselines": {architecture: str(variant) for architecture, variant in plan.baselines.items()},
         "plugins": [vars(plugin) for plugin in catalog.plugins],
-        "environment": environment(distributions, sys.argv),
+        "environment": environment(distributions, ["harness", *sys.argv[1:]]),
         "trials": [trial.row(owners["model", trial.variant.model]) for trial in plan.trials],
     }

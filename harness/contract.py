@@ -184,7 +184,7 @@ class Runtime(Protocol):
     def description(self) -> str: ...
 
     def open(self, model: Model, weights: Mapping[str, FloatArray], options: SessionOptions) -> Session:
-        """Open a session with weights in the standard names and layout.
+        """Open a session with weights in the standard names and layout, and in the dtype of the options.
 
         Raises:
             Unsupported: the model, device or dtype is not for this runtime.
@@ -306,7 +306,7 @@ class Trainable(Protocol):
         recipe: Recipe,
         options: SessionOptions,
     ) -> Trainer:
-        """Open a trainer that starts from these weights (head included)."""
+        """Open a trainer that starts from these weights (head included), which have the dtype of the options."""
 
     def initial_weights(self, model: Model, size: LayerSize, seed: int) -> Mapping[str, FloatArray]:
         """The model's own initialisation under this seed, in the standard names and layout, float32, no head."""

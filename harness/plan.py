@@ -73,6 +73,7 @@ class Plan:
         trials: one per row.
         tasks: the tasks in order.
         baselines: architecture to the variant its rows are compared with.
+        floors: the architectures that have no weights: they compute nothing and show the harness's own overhead.
         yardsticks: architecture to the variant whose rounding error parity is held against, where one is installed.
     """
 
@@ -80,6 +81,7 @@ class Plan:
     trials: tuple[Trial, ...]
     tasks: tuple[str, ...]
     baselines: dict[str, Variant]
+    floors: tuple[str, ...]
     yardsticks: dict[str, Variant]
 
     def of(self, kind: str, task: str | None = None) -> list[Trial]:
@@ -109,11 +111,15 @@ def make_plan(suite: Suite, catalog: Catalog) -> Plan:
     variants = [(model.architecture.name, Variant(model.name, runtime.name)) for model, runtime in pairs]
     architectures = list(dict.fromkeys(name for name, _ in variants))
     baselines = {name: _baseline(name, suite, variants) for name in architectures}
-    return Plan(suite, numbered, tuple(task.name for task in tasks), baselines, _yardsticks(catalog, pairs))
+    weightless = [m.architecture.name for m, _ in pairs if not m.architecture.weight_shapes(LayerSize(1, 1))]
+    floors = tuple(dict.fromkeys(weightless))
+    return Plan(suite, numbered, tuple(task.name for task in tasks), baselines, floors, _yardsticks(catalog, pairs))
 
 
 def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: str, dtype: str) -> Plan:
     """Parity trials alone, of every variant that a name means (a variant, a model or a runtime), at these sizes.
+
+    There is no task; its place in a trial says how many layers there are.
 
     Raises:
         HarnessError: the name is unknown, or nothing accepts it.
@@ -128,7 +134,7 @@ def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: 
             id=f"{number:04d}-parity",
             kind="parity",
             variant=Variant(model.name, runtime.name),
-            task=f"{size.num_layers}",
+            task="1 layer" if size.num_layers == 1 else f"{size.num_layers} layers",
             architecture=model.architecture.name,
             size=size,
             device=suite.device,
@@ -137,7 +143,7 @@ def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: 
         )
         for number, (model, runtime, size) in enumerate(((m, r, s) for m, r in pairs for s in sizes), start=1)
     )
-    return Plan(suite, trials, (), {}, _yardsticks(catalog, pairs))
+    return Plan(suite, trials, (), {}, (), _yardsticks(catalog, pairs))
 
 
 def layer_size(suite: Suite, task: Task) -> LayerSize:

@@ -26,7 +26,9 @@ def write_report(path: str | Path) -> Run:
         HarnessError: the folder is not a run, is damaged, or cannot be written.
     """
     run = load(path)
-    tables = {name: getattr(run, name) for name in ("summary", "latency", "trials", "parity", "scores", "curves")}
+    tables = {
+        name: getattr(run, name) for name in ("summary", "latency", "trials", "parity", "gradients", "scores", "curves")
+    }
     try:
         (run.path / "tables").mkdir(exist_ok=True)
         for name, table in tables.items():
@@ -40,14 +42,15 @@ def write_report(path: str | Path) -> Run:
 def display_table(summary: pd.DataFrame, intervals: bool) -> list[dict[str, str]]:
     """The summary's rows in words: `COLUMNS` and `AGREEMENT`. With `intervals`, both ends; otherwise ± half of them.
 
-    Architectures stay together; within one the baseline comes first and then the fastest single-stream latency.
+    Architectures stay together; within one the baseline comes first and then the fastest single-stream latency. What
+    computes nothing stands at the foot.
     """
     order = {name: place for place, name in enumerate(dict.fromkeys(summary["architecture"]))}
-    order["null"] = len(order)  # the floor stands at the foot of the table
 
-    def place(row: dict[str, Any]) -> tuple[int, bool, bool, float]:
+    def place(row: dict[str, Any]) -> tuple[bool, int, bool, bool, float]:
         latency = row["single_stream_latency_s"]
-        return order[row["architecture"]], row["variant"] != row["baseline"], math.isnan(latency), latency
+        baseline = row["variant"] == row["baseline"]
+        return row["is_floor"], order[row["architecture"]], not baseline, math.isnan(latency), latency
 
     return [_display_row(row, intervals) for row in sorted(records(summary), key=place)]
 
@@ -97,7 +100,7 @@ def _display_row(row: dict[str, Any], intervals: bool) -> dict[str, str]:
         parity = "exact" if math.isnan(row["parity_ratio"]) else f"ok {row['parity_ratio']:.2f}×"
     ratio = NONE
     if row["variant"] == row["baseline"]:
-        ratio = "baseline"
+        ratio = NONE if row["is_floor"] else "baseline"
     elif not math.isnan(row["single_stream_ratio"]):
         value, low, high = (row[f"single_stream_{name}"] for name in ("ratio", "ratio_low", "ratio_high"))
         ratio = f"{value:.2f}× ({low:.2f}–{high:.2f})" if intervals else f"{value:.2f}× {_percent(low, high)}"
@@ -156,12 +159,12 @@ def _percent(low: float, high: float) -> str:
 
 
 def _legend(run: Run, rows: pd.DataFrame) -> list[str]:
-    baselines = ", ".join(f"`{name}`" for name in dict.fromkeys(rows["baseline"].dropna()))
+    baselines = ", ".join(f"`{name}`" for name in dict.fromkeys(rows.loc[~rows["is_floor"], "baseline"].dropna()))
     metric = next((m for m in rows["metric"] if m), None)
-    lines = [f"Baseline of each architecture: {baselines}."]
+    lines = [f"Baseline of each architecture: {baselines or NONE}."]
     if metric:
         lines.append(f"Score: {metric} over {int(rows['seeds'].max())} seeds.")
-    floor = rows[(rows["architecture"] == "null") & rows["single_stream_latency_s"].notna()]
+    floor = rows[rows["is_floor"] & rows["single_stream_latency_s"].notna()]
     for row in records(floor):
         compute, whole = row["single_stream_latency_s"], row["single_stream_end_to_end_s"]
         lines.append(

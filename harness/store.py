@@ -1,8 +1,9 @@
 """The store: a run's folder, its append-only journal, and the tables derived from it.
 
 A folder holds `run.json` (environment, suite, plugins), `journal.jsonl` (one record a finished trial), `samples/` (raw
-samples, one CSV a latency trial), `weights/` (trained weights), `logs/` (what workers printed), and what is derived
-and can be made again at any time: `tables/` and `report.md`.
+samples, one CSV a latency trial), `weights/` (trained weights and their test predictions), `cache/` (what runtimes keep
+for the run, such as exported graphs), `logs/` (what workers printed), and what is derived and can be made again at any
+time: `tables/` and `report.md`.
 """
 
 from __future__ import annotations
@@ -40,17 +41,10 @@ TRIAL_COLUMNS = [
     *("batch", "time", "status", "reason"),
 ]
 PARITY_COLUMNS = [
-    "trial",
-    "process",
-    "case",
-    "part",
-    "rmse",
-    "yardstick_rmse",
-    "reference_rms",
-    "max_abs_error",
-    "yardstick",
-    "problem",
+    *("trial", "process", "moment", "case", "part", "rmse", "yardstick_rmse", "reference_rms", "max_abs_error"),
+    *("yardstick", "problem"),
 ]
+GRADIENT_COLUMNS = ["trial", "process", "what", "error", "allowed", "expected"]
 SCORE_COLUMNS = ["trial", "metric", "score", "rows", "trainer_score", "agreeing_rows"]
 CURVE_COLUMNS = ["trial", "step", "epoch", "training_loss", "score"]
 SAMPLE_COLUMNS = ["trial", "process", "boundary", "block", "turn", "call", "start_s", "elapsed_s"]
@@ -106,7 +100,8 @@ class Run:
         path: the run's folder.
         header: `run.json`: environment, suite, plugins, baselines.
         trials: one row per planned trial.
-        parity: one row per trial, process, case and part of the output.
+        parity: one row per trial, process, moment, case and part of the output.
+        gradients: what training steps were asked; one row per trial, process and question.
         scores: one row per accuracy trial that has a score.
         curves: learning curves; one row per point.
         samples: one row per timed call.
@@ -116,6 +111,7 @@ class Run:
     header: dict[str, Any]
     trials: pd.DataFrame
     parity: pd.DataFrame
+    gradients: pd.DataFrame
     scores: pd.DataFrame
     curves: pd.DataFrame
     samples: pd.DataFrame
@@ -150,7 +146,7 @@ def load(path: str | Path) -> Run:
     folder = Path(path)
     header = _read_header(folder)
     planned: dict[str, dict[str, Any]] = {row["trial"]: row for row in header["trials"]}
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("parity", "scores", "curves")}
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("parity", "gradients", "scores", "curves")}
     trials = {
         trial: {**row, "status": "skipped", "reason": "the run ended before this trial"}
         for trial, row in planned.items()
@@ -175,6 +171,7 @@ def load(path: str | Path) -> Run:
             {"seed": "Int64", "batch": "Int64", "time": "Int64"}
         ),
         _numbers(rows["parity"], PARITY_COLUMNS, ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"]),
+        _numbers(rows["gradients"], GRADIENT_COLUMNS, ["error", "allowed", "expected"]),
         _numbers(rows["scores"], SCORE_COLUMNS, ["score", "trainer_score"]).astype({"agreeing_rows": "Int64"}),
         _numbers(rows["curves"], CURVE_COLUMNS, ["epoch", "training_loss", "score"]),
         _read_samples(folder, trials),

@@ -51,7 +51,8 @@ def summary(run: Run) -> pd.DataFrame:
     largest RMSE over the yardstick's in the same check), `parity_max_abs_error`, `yardstick`; `metric`, `score` with
     `score_low` and `score_high` (mean over seeds, 95 % t interval), `seeds`, `trained_by`, `score_difference` (from the
     variant that trained the weights, largest over seeds), `agreeing_rows` (fewest over seeds) of `rows`; `baseline`;
-    then for every scenario, compute boundary: `<scenario>_latency_s`, `_latency_low_s`, `_latency_high_s`,
+    `is_floor` (its architecture has no weights, so it computes nothing and its latency is the harness's overhead); then
+    for every scenario, compute boundary: `<scenario>_latency_s`, `_latency_low_s`, `_latency_high_s`,
     `_p90_bound_s`, `_p99_bound_s`, `_throughput_per_s`, `_ratio`, `_ratio_low`, `_ratio_high`, and
     `_end_to_end_s`.
     """
@@ -65,6 +66,7 @@ def summary(run: Run) -> pd.DataFrame:
         row |= {"status": bad["status"], "reason": bad["reason"]}
         row |= _parity_columns(run, trials) | _score_columns(run, trials)
         row["baseline"] = run.header["baselines"].get(first["architecture"])
+        row["is_floor"] = first["architecture"] in run.header["floors"]
         own = latencies[latencies["trial"].isin(trials["trial"])]
         for scenario in SCENARIOS:
             row |= _scenario_columns(own[own["scenario"] == scenario], scenario.replace("-", "_"))

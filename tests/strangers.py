@@ -240,9 +240,12 @@ class PlainTrainer:
 
     def step(self, prepared: Split) -> float:
         loss, gradients = self._loss_and_gradients(prepared)
-        rate = self._rate * {"gradient twice as large": 2, "gradient 1 % too large": 1.01, "uphill": -1, "no step": 0}.get(
-            self._mistake, 1
-        )
+        rate = self._rate * {
+            "gradient twice as large": 2,
+            "gradient 1 % too large": 1.01,
+            "uphill": -1,
+            "no step": 0,
+        }.get(self._mistake, 1)
         if self._mistake == "gradient of the sum":
             rate *= len(prepared.x)
         if self._mistake == "gradient clipped":
@@ -263,8 +266,10 @@ class PlainTrainer:
         w = self._weights
         x = batch.x.astype(np.float64)
         hidden = w["weight_hh_l0"].shape[1]
+        h: FloatArray
+        c: FloatArray
         h, c = np.zeros((len(x), hidden)), np.zeros((len(x), hidden))
-        steps = []
+        steps: list[tuple[FloatArray, ...]] = []
         for t in range(x.shape[1]):
             gates = x[:, t] @ w["weight_ih_l0"].T + w["bias_ih_l0"] + h @ w["weight_hh_l0"].T + w["bias_hh_l0"]
             a_i, a_f, a_g, a_o = np.split(gates, 4, axis=1)
@@ -275,6 +280,8 @@ class PlainTrainer:
         loss, d_out = _loss(self._kind, h @ w["head.weight"].T + w["head.bias"], batch.targets)
         gradients = {name: np.zeros_like(array) for name, array in w.items()}
         gradients["head.weight"], gradients["head.bias"] = d_out.T @ h, d_out.sum(axis=0)
+        d_h: FloatArray
+        d_c: FloatArray
         d_h, d_c = d_out @ w["head.weight"], np.zeros_like(c)
         for x_t, h, c, i, f, g, o, tanh_c in reversed(steps):
             d_c = d_c + d_h * o * (1 - tanh_c**2)

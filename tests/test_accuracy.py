@@ -251,6 +251,12 @@ def test_training_starts_from_the_models_own_weights_and_the_harnesss_head(archi
         np.testing.assert_array_equal(runtime.trainer.start[name], array)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_weights_training_starts_from_have_the_dtype_of_the_session(dtype: str) -> None:
+    runtime, *_ = trained(dtype=dtype, recipe=Recipe(forget_bias=1.0))
+    assert {array.dtype for array in runtime.trainer.start.values()} == {np.dtype(dtype)}
+
+
 def test_a_recipe_with_a_forget_bias_starts_from_it() -> None:
     runtime, *_ = trained(recipe=Recipe(forget_bias=1.5))
     plain = probe_weights(LSTM, SIZE, 0)

@@ -11,7 +11,9 @@ from strangers import QUICK, World
 from harness import HarnessError
 from harness.cli import main
 
-HOOK = "import harness\nfrom strangers import TINY, PlainRuntime, plain_model\n@harness.hookimpl\ndef harness_{}s():\n    "
+HOOK = (
+    "import harness\nfrom strangers import TINY, PlainRuntime, plain_model\n@harness.hookimpl\ndef harness_{}s():\n    "
+)
 
 BROKEN = {
     "import error": ("import no_such_module_anywhere", "no_such_module_anywhere"),
@@ -115,9 +117,7 @@ def test_two_plugins_with_one_name_are_both_named_when_it_is_looked_up(world: Wo
     assert catalog.model("first").name == "first"
     with pytest.raises(HarnessError) as raised:
         catalog.model("shared")
-    assert str(raised.value) == (
-        "model 'shared' is provided by both 'stranger-one' and 'stranger-two'; uninstall one"
-    )
+    assert str(raised.value) == ("model 'shared' is provided by both 'stranger-one' and 'stranger-two'; uninstall one")
     assert catalog.names("model").count("shared") == 1
 
 

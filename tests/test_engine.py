@@ -21,7 +21,7 @@ from harness.store import SAMPLE_COLUMNS, Run, RunFolder, load
 from harness.suite import override, parse_suite
 from harness.tables import records
 
-HEADER = {"name": "engine", "environment": {"versions": {}}}
+HEADER = {"name": "engine", "floors": [], "environment": {"versions": {}}}
 COMPANY = {
     "good": "",
     "ignores": "ignores its state",
@@ -119,13 +119,14 @@ def run(company: tuple[Run, Steps]) -> Run:
     return company[0]
 
 
-@pytest.mark.slow
 class TestCompany:
     @pytest.mark.parametrize("model", ["good", "other"])
     def test_the_rows_of_a_good_variant_are_whole_whatever_the_others_do(self, run: Run, model: str) -> None:
         assert_good(run, model)
 
-    def test_a_variant_that_ignores_its_state_is_wrong_has_no_latency_and_is_scored_all_the_same(self, run: Run) -> None:
+    def test_a_variant_that_ignores_its_state_is_wrong_has_no_latency_and_is_scored_all_the_same(
+        self, run: Run
+    ) -> None:
         found = ends(run, "ignores")
         assert {status for status, _ in found["parity"] + found["latency"]} == {"wrong"}
         assert "random state" in found["parity"][0][1]
@@ -189,7 +190,11 @@ class TestCompany:
     def test_parity_stands_beside_every_latency_for_every_process(self, run: Run) -> None:
         good = run.trials[(run.trials["model"] == "good") & (run.trials["kind"] == "latency")]
         checks = run.parity[run.parity["trial"].isin(good["trial"])]
-        assert set(checks["process"]) == {1, 2}
+        assert set(zip(checks["process"], checks["moment"], strict=True)) == {
+            (process, moment) for process in (1, 2) for moment in ("before", "after")
+        }
+        questions = set(run.gradients.loc[run.gradients["trial"].isin(good["trial"]), "what"])
+        assert questions > {"loss", "gradient of weight_hh_l0", "loss after timing", "movement after timing"}
         parity = run.parity[run.parity["trial"].isin(run.trials.loc[run.trials["kind"] == "parity", "trial"])]
         assert set(parity["process"]) == {0}
         assert {"batch 1, time 5, no state", "batch 4, time 5, no state"} <= set(parity["case"])
@@ -228,21 +233,23 @@ def test_the_same_seed_trains_the_same_weights_again(world: World, tmp_path: Pat
     assert runs[0].curves.equals(runs[1].curves)
 
 
-@pytest.mark.slow
 def test_a_variant_that_dies_in_the_check_after_timing_takes_no_other_with_it(world: World, tmp_path: Path) -> None:
-    world.add_plain(dies="dies after timing", good="", other="")
+    dying = {f"dies{number}": "dies after timing" for number in range(4)}  # so that one of them is checked early
+    world.add_plain(**dying, good="", other="")
     run = run_all(world, tmp_path / "run", seeds=0)
-    assert {end[0] for end in ends(run, "dies")["latency"]} == {"crashed"}
+    for model in dying:
+        assert {status for status, _ in ends(run, model)["latency"]} == {"crashed"}
     assert set(statuses(run, "good")) == set(statuses(run, "other")) == {"ok"}
+    assert set(run.latency["variant"]) == {"good@plain", "other@plain"}
 
 
 @pytest.mark.slow
 def test_a_variant_that_hangs_is_timed_out_and_the_others_rows_are_whole(world: World, tmp_path: Path) -> None:
     world.add_plain(hangs="hangs", good="")
-    run = run_all(world, tmp_path / "run", QUICK.replace("trial_seconds = 60", "trial_seconds = 5"))
+    run = run_all(world, tmp_path / "run", QUICK.replace("trial_seconds = 60", "trial_seconds = 5"), seeds=0)
     assert set(statuses(run, "hangs")) == {"timed-out"}
     assert ends(run, "hangs")["parity"] == [("timed-out", "'parity' took longer than 5 s")]
-    assert_good(run, "good")
+    assert set(statuses(run, "good")) == {"ok"}
 
 
 PLAYER = """
@@ -276,7 +283,9 @@ def test_where_nothing_installed_can_train_accuracy_is_skipped_and_the_rest_is_t
     assert set(run.latency["scenario"]) == {"single-stream", "offline"}
 
 
-def test_what_cannot_train_is_scored_on_the_weights_of_what_can_and_agrees_with_it(world: World, tmp_path: Path) -> None:
+def test_what_cannot_train_is_scored_on_the_weights_of_what_can_and_agrees_with_it(
+    world: World, tmp_path: Path
+) -> None:
     world.add("player", PLAYER)
     world.add_plain(plain_lstm="")
     run = run_all(world, tmp_path / "run", QUICK + "scenarios = []", runtimes=["player"])
@@ -310,15 +319,24 @@ def test_a_wrong_model_that_calls_itself_the_yardstick_is_still_wrong(world: Wor
     assert statuses(run, "good") == ["ok"]
 
 
-def test_an_oracle_that_raises_costs_its_own_rows_alone(world: World, tmp_path: Path) -> None:
+ODD = """
+from dataclasses import replace
+import harness
+from strangers import plain_model
+
+def raises(*_): raise ValueError("no idea")
+
+ODD = replace(harness.LSTM, name="odd", {part}=raises)
+
+@harness.hookimpl
+def harness_models(): return [replace(plain_model("odd-lstm"), architecture=ODD)]
+"""
+
+
+@pytest.mark.parametrize("part", ["reference", "weight_shapes"])
+def test_an_architecture_that_raises_costs_its_own_rows_alone(world: World, tmp_path: Path, part: str) -> None:
     world.add_plain(good="")
-    world.add(
-        "oracle",
-        "from dataclasses import replace\nimport harness\nfrom strangers import plain_model\n"
-        "def reference(weights, inputs, size): raise ValueError('no idea')\n"
-        "ODD = harness.Architecture('odd', 1, harness.LSTM.weight_shapes, reference)\n@harness.hookimpl\n"
-        "def harness_models(): return [replace(plain_model('odd-lstm'), architecture=ODD)]\n",
-    )
+    world.add("odd", ODD.format(part=part))
     run = run_all(world, tmp_path / "run", QUICK + "scenarios = []", seeds=0)
     assert statuses(run, "good") == ["ok"]
     ((status, reason),) = ends(run, "odd-lstm")["parity"]

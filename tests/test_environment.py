@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import platform
 import subprocess
 from datetime import datetime
 from pathlib import Path
@@ -43,7 +44,7 @@ def test_a_machine_that_tells_nothing_leaves_facts_open(monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "Path", Closed)
     monkeypatch.setattr(module, "CPU_FOLDER", tmp_path)
     monkeypatch.setattr(subprocess, "run", silent)
-    monkeypatch.setattr(module.platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.delattr(os, "getloadavg", raising=False)
     facts = environment([], [])

@@ -113,7 +113,9 @@ def test_a_trainer_need_not_be_among_what_was_asked_for() -> None:
 
 
 def test_where_nothing_installed_trains_the_architecture_nobody_is_named() -> None:
-    plan = make_plan(Suite(), a_catalog(plain_model("a"), Player("plays"), replace(plain_model("b"), architecture=BILSTM)))
+    plan = make_plan(
+        Suite(), a_catalog(plain_model("a"), Player("plays"), replace(plain_model("b"), architecture=BILSTM))
+    )
     assert trainers(plan) == {"a@plays": "None", "b@plays": "None"}
 
 
@@ -204,7 +206,9 @@ def test_device_dtype_and_threads_are_the_suites_in_every_trial() -> None:
 
 
 def test_two_models_that_mean_different_things_by_one_architecture_are_refused() -> None:
-    other = Architecture("lstm", 1, LSTM.weight_shapes, lambda weights, inputs, size: LSTM.reference(weights, inputs, size))
+    other = Architecture(
+        "lstm", 1, LSTM.weight_shapes, lambda weights, inputs, size: LSTM.reference(weights, inputs, size)
+    )
     catalog = a_catalog(plain_model("a"), replace(plain_model("z"), architecture=other), PlainRuntime())
     with pytest.raises(HarnessError) as raised:
         make_plan(Suite(), catalog)
@@ -215,9 +219,15 @@ def test_two_models_that_mean_different_things_by_one_architecture_are_refused()
 
 
 def test_a_trial_is_scored_only_on_weights_of_its_own_architecture_whatever_that_is_called() -> None:
-    other = Architecture("lstm", 1, LSTM.weight_shapes, lambda weights, inputs, size: LSTM.reference(weights, inputs, size))
-    catalog = a_catalog(plain_model("a"), replace(plain_model("z", yardstick=True), architecture=other, framework="odd"),
-                        Player("plays"), PlainRuntime("odd", frozenset({"odd"})))
+    other = Architecture(
+        "lstm", 1, LSTM.weight_shapes, lambda weights, inputs, size: LSTM.reference(weights, inputs, size)
+    )
+    catalog = a_catalog(
+        plain_model("a"),
+        replace(plain_model("z", yardstick=True), architecture=other, framework="odd"),
+        Player("plays"),
+        PlainRuntime("odd", frozenset({"odd"})),
+    )
     plan = make_plan(Suite(models=["a"], runtimes=["plays"]), catalog)
     assert trainers(plan) == {"a@plays": "None"}
     assert plan.yardsticks == {}

@@ -20,8 +20,12 @@ from harness.engine.worker import MAX_MESSAGE_BYTES, receive, send, serve
 
 PLENTY = 60.0
 VARIANT = {
-    **{"model": "m", "size": {"input_size": 2, "hidden_size": 3, "num_layers": 1}, "device": "cpu"},
-    **{"dtype": "float32", "threads": 1, "cache_dir": None},
+    "model": "m",
+    "size": {"input_size": 2, "hidden_size": 3, "num_layers": 1},
+    "device": "cpu",
+    "dtype": "float32",
+    "threads": 1,
+    "cache_dir": None,
 }
 # what `open` of a runtime does, by the runtime's name
 DEEDS = {
@@ -42,7 +46,8 @@ DEEDS = {
     "wordy": "raise ValueError('x' * 100_000)",
     "odd-words": "raise ValueError('\\udc80 \\x00 \\U0001f600')",
     "reads": "raise ValueError(repr(sys.stdin.read()) + repr(os.read(0, 1)))",
-    "prints": "sys.stdout.write('z' * 3_000_000); print('the end', flush=True); os.write(1, b'and more'); raise ValueError('done')",
+    "prints": "sys.stdout.write('z' * 3_000_000); print('the end', flush=True); os.write(1, b'and more')"
+    "; raise ValueError('done')",
     "closes-stdout": "sys.stdout.close(); os.close(1); raise ValueError('closed')",
     "closes-stderr": "sys.stderr.close(); raise ValueError('closed')",
     "closes-all": "os.closerange(0, 100)",
@@ -54,7 +59,8 @@ DEEDS = {
     "tells-threads": "raise ValueError(' '.join(os.environ[name] for name in " + repr(THREAD_VARIABLES) + "))",
     "tells-waiting": "raise ValueError(os.environ['OMP_WAIT_POLICY'])",
 }
-SOURCE = """
+SOURCE = (
+    """
 import os, signal, subprocess, sys, time
 import harness
 from strangers import TINY, PlainSession, plain_model
@@ -70,14 +76,16 @@ class Runtime:
     description = ""
     def __init__(self, name): self.name = name
 
-""" + "".join(
-    f"""
+"""
+    + "".join(
+        f"""
 class Runtime{number}(Runtime):
     def open(self, model, weights, options):
         {deed}
 """
-    for number, deed in enumerate(DEEDS.values())
-) + f"""
+        for number, deed in enumerate(DEEDS.values())
+    )
+    + f"""
 @harness.hookimpl
 def harness_models(): return [plain_model("m")]
 
@@ -88,6 +96,7 @@ def harness_tasks(): return [TINY]
 def harness_runtimes():
     return [globals()[f"Runtime{{number}}"](name) for number, name in enumerate({list(DEEDS)!r})]
 """
+)
 
 
 @pytest.fixture
@@ -203,6 +212,7 @@ def test_a_worker_that_closes_everything_is_crashed(worker: WorkerProcess) -> No
 
 def test_a_worker_that_closes_everything_and_hangs_does_not_hang_the_engine(worker: WorkerProcess) -> None:
     ended = threading.Event()
+
     def end() -> None:
         ended.set()
         worker._kill()
@@ -262,7 +272,8 @@ def test_a_worker_can_be_closed_twice(worker: WorkerProcess) -> None:
 
 
 def test_a_message_comes_back_as_it_was_sent() -> None:
-    for message in ({"a": [1, 2.5, None, "é\n\udc80"]}, [], "x" * 100_000, float("inf")):
+    messages: list[Any] = [{"a": [1, 2.5, None, "é\n\udc80"]}, [], "x" * 100_000, float("inf")]
+    for message in messages:
         stream = io.BytesIO()
         send(stream, message)
         stream.seek(0)

@@ -17,6 +17,7 @@ from harness import HarnessError
 from harness.store import (
     CURVE_COLUMNS,
     GOOD_STATUSES,
+    GRADIENT_COLUMNS,
     PARITY_COLUMNS,
     SAMPLE_COLUMNS,
     SCHEMA_VERSION,
@@ -31,12 +32,20 @@ from harness.tables import LATENCY_COLUMNS
 HEADER: dict[str, Any] = {
     "name": "hand-made",
     "baselines": {"lstm": "a@r"},
+    "floors": [],
     "environment": {"os": "none", "versions": {}},
     "trials": [
         {
             **dict.fromkeys(TRIAL_COLUMNS[:-2]),
-            **{"trial": name, "kind": kind, "variant": "a@r", "architecture": "lstm", "task": "t"},
-            **{"device": "cpu", "dtype": "float32", "threads": 1, "batch": 1},
+            "trial": name,
+            "kind": kind,
+            "variant": "a@r",
+            "architecture": "lstm",
+            "task": "t",
+            "device": "cpu",
+            "dtype": "float32",
+            "threads": 1,
+            "batch": 1,
         }
         for name, kind in (("0001-parity", "parity"), ("0002-accuracy", "accuracy"), ("0003-latency", "latency"))
     ],
@@ -60,7 +69,8 @@ def test_a_new_run_has_every_planned_trial_and_no_observation(folder: RunFolder)
     assert run.trials["trial"].tolist() == ["0001-parity", "0002-accuracy", "0003-latency"]
     assert set(run.trials["status"]) == {"skipped"}
     assert set(run.trials["reason"]) == {"the run ended before this trial"}
-    assert [len(table) for table in (run.parity, run.scores, run.curves, run.samples)] == [0, 0, 0, 0]
+    for table in (run.parity, run.gradients, run.scores, run.curves, run.samples):
+        assert table.empty
     assert run.environment == {"os": "none", "versions": {}}
 
 
@@ -85,9 +95,11 @@ def test_any_reason_and_any_number_comes_back_and_what_is_not_finite_comes_back_
         assert row[name] == value if math.isfinite(value) else math.isnan(row[name])
 
 
-def test_the_values_of_scores_and_curves_come_back_as_they_were(folder: RunFolder) -> None:
+def test_scores_curves_and_gradient_checks_come_back_as_they_were(folder: RunFolder) -> None:
     score = {"metric": "accuracy", "score": 0.1 + 0.2, "rows": 10, "trainer_score": None, "agreeing_rows": None}
     point = {"step": 3, "epoch": 1 / 3, "training_loss": math.inf, "score": math.nan}
+    check = {"process": 1, "what": "loss", "error": math.inf, "allowed": 1e-3, "expected": 0.7}
+    finished(folder, "0003-latency", gradients=[check])
     finished(folder, "0002-accuracy", scores=[score], curves=[point, {**point, "training_loss": 1e-300}])
     folder.close()
     run = load(folder.path)
@@ -98,6 +110,9 @@ def test_the_values_of_scores_and_curves_come_back_as_they_were(folder: RunFolde
     assert run.curves["training_loss"].tolist()[1] == 1e-300
     assert run.curves["training_loss"].isna().tolist() == [True, False]
     assert set(run.curves["trial"]) == {"0002-accuracy"}
+    (row,) = run.gradients.to_dict("records")
+    assert (row["trial"], row["what"], row["allowed"], row["expected"]) == ("0003-latency", "loss", 1e-3, 0.7)
+    assert math.isnan(row["error"])
 
 
 def test_raw_samples_come_back_to_the_last_digit(folder: RunFolder) -> None:
@@ -238,6 +253,7 @@ def test_the_tables_have_their_documented_columns_and_units(folder: RunFolder) -
     run = load(folder.path)
     assert run.trials.columns.tolist() == TRIAL_COLUMNS
     assert run.parity.columns.tolist() == PARITY_COLUMNS
+    assert run.gradients.columns.tolist() == GRADIENT_COLUMNS
     assert run.scores.columns.tolist() == SCORE_COLUMNS
     assert run.curves.columns.tolist() == CURVE_COLUMNS
     assert run.samples.columns.tolist() == SAMPLE_COLUMNS
@@ -257,7 +273,7 @@ def test_every_column_of_every_table_is_documented(folder: RunFolder) -> None:
     folder.close()
     run = load(folder.path)
     names = {str(name) for table in (run.summary, run.latency) for name in table.columns}
-    names |= {*TRIAL_COLUMNS, *PARITY_COLUMNS, *SCORE_COLUMNS, *CURVE_COLUMNS, *SAMPLE_COLUMNS}
+    names |= {*TRIAL_COLUMNS, *PARITY_COLUMNS, *GRADIENT_COLUMNS, *SCORE_COLUMNS, *CURVE_COLUMNS, *SAMPLE_COLUMNS}
     scenarios = ("single_stream_", "offline_", "training_step_")
     undocumented = {
         name

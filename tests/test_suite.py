@@ -1,4 +1,4 @@
-"""Suite files: the built-in ones are sound, and every mistake is one line with its key, its line and what is allowed."""
+"""Suite files: the built-in ones are sound, and a mistake is one line with its key, its line and what is allowed."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_empty_suite_is_every_default() -> None:
 
 
 def test_the_line_of_a_key_is_found_although_another_table_has_the_same_key() -> None:
-    with pytest.raises(HarnessError, match="line 4: 'latency.calls'"):
+    with pytest.raises(HarnessError, match=r"line 4: 'latency\.calls'"):
         parse_suite("# calls = 1\n[layer]\n[ latency ] # calls = 1\ncalls = 1", "suite")
 
 

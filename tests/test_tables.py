@@ -10,9 +10,8 @@ import pandas as pd
 import pytest
 
 from harness import stats
-from harness.store import TRIAL_COLUMNS, Run, RunFolder, load
+from harness.store import STATUSES, TRIAL_COLUMNS, Run, RunFolder, load
 from harness.tables import LATENCY_COLUMNS, STATUS_ORDER, records
-from harness.store import STATUSES
 
 A, B = "a@r", "b@r"
 
@@ -20,16 +19,19 @@ A, B = "a@r", "b@r"
 class Sheet:
     """A run made by hand."""
 
-    def __init__(self, path: Path, baselines: dict[str, str] | None = None) -> None:
+    def __init__(self, path: Path, floors: tuple[str, ...] = ()) -> None:
         self._path = path
-        self._baselines = baselines if baselines is not None else {"lstm": A}
+        self._baselines = {"lstm": A}
+        self._floors = floors
         self._trials: list[dict[str, Any]] = []
         self._ends: list[dict[str, Any]] = []
         self._samples: dict[str, list[list[Any]]] = {}
 
     def trial(self, kind: str, variant: str, status: str = "ok", samples: Any = None, **given: Any) -> str:
         name = f"{len(self._trials) + 1:04d}-{kind}"
-        record = {key: given.pop(key) for key in ("parity", "scores", "reason") if key in given}
+        record: dict[str, Any] = {
+            key: given.pop(key) for key in ("parity", "gradients", "scores", "reason") if key in given
+        }
         model, runtime = variant.split("@")
         self._trials.append(
             dict.fromkeys(TRIAL_COLUMNS[:-2])
@@ -54,7 +56,7 @@ class Sheet:
         return self.trial("latency", variant, status, samples=rows, **given)
 
     def run(self) -> Run:
-        header = {"name": "made by hand", "baselines": self._baselines, "trials": self._trials}
+        header = {"name": "made by hand", "baselines": self._baselines, "floors": self._floors, "trials": self._trials}
         folder = RunFolder(self._path, {**header, "environment": {"versions": {}}})
         for trial, rows in self._samples.items():
             folder.write_samples(trial, rows)
@@ -84,7 +86,9 @@ def test_the_latency_is_the_geometric_mean_of_the_processes_medians(sheet: Sheet
     sheet.latency(A, {1: [1.0, 2.0, 9.0], 2: [7.0, 8.0, 100.0]}, batch=4)
     row = row_of(sheet.run().latency, boundary="compute")
     assert row["latency_s"] == pytest.approx(4.0, rel=1e-12)
-    half = 12.706204736174698 * math.log(8 / 2) / 2  # t(1) at 97.5 %, times the error of two logarithms: their half range
+    half = (
+        12.706204736174698 * math.log(8 / 2) / 2
+    )  # t(1) at 97.5 %, times the error of two logarithms: their half range
     assert row["latency_low_s"] == pytest.approx(4 * math.exp(-half), rel=1e-9)
     assert row["latency_high_s"] == pytest.approx(4 * math.exp(half), rel=1e-9)
     assert row["mean_s"] == pytest.approx(127 / 6)
@@ -247,7 +251,9 @@ def test_one_seed_has_no_interval(sheet: Sheet) -> None:
 def test_agreement_is_the_fewest_rows_and_the_difference_the_largest_either_way(sheet: Sheet) -> None:
     sheet.trial("parity", A)
     for seed, (own, trainer, agreeing) in enumerate(((0.9, 0.9, 10), (0.7, 0.8, 9), (0.95, 0.9, 10))):
-        sheet.trial("accuracy", A, seed=seed, trained_by=B, scores=score(own, trainer_score=trainer, agreeing_rows=agreeing))
+        sheet.trial(
+            "accuracy", A, seed=seed, trained_by=B, scores=score(own, trainer_score=trainer, agreeing_rows=agreeing)
+        )
     row = row_of(sheet.run().summary)
     assert (row["agreeing_rows"], row["rows"], row["trained_by"]) == (9, 10, B)
     assert row["score_difference"] == pytest.approx(-0.1)
@@ -262,12 +268,24 @@ def test_a_seed_that_failed_is_left_out_of_the_score_and_shows_in_the_status(she
 
 
 def observation(part: str = "y", case: str = "c", **given: Any) -> dict[str, Any]:
-    row = {"process": 0, "case": case, "part": part, "rmse": 1e-7, "yardstick_rmse": 1e-7, "reference_rms": 1.0}
+    row = {
+        "process": 0,
+        "moment": "first",
+        "case": case,
+        "part": part,
+        "rmse": 1e-7,
+        "yardstick_rmse": 1e-7,
+        "reference_rms": 1.0,
+    }
     return row | {"max_abs_error": 2e-7, "yardstick": B, "problem": ""} | given
 
 
 def test_the_parity_ratio_is_the_largest_of_any_check_and_leaves_out_exact_yardsticks(sheet: Sheet) -> None:
-    checks = [observation(), observation("h_n", rmse=1.5e-7, max_abs_error=9e-7), observation("c_n", yardstick_rmse=0.0)]
+    checks = [
+        observation(),
+        observation("h_n", rmse=1.5e-7, max_abs_error=9e-7),
+        observation("c_n", yardstick_rmse=0.0),
+    ]
     sheet.trial("parity", A, parity=checks)
     row = row_of(sheet.run().summary)
     assert row["parity_ratio"] == pytest.approx(1.5)
@@ -277,12 +295,29 @@ def test_the_parity_ratio_is_the_largest_of_any_check_and_leaves_out_exact_yards
 
 def test_the_parity_error_is_that_of_outputs_and_not_of_gradients(sheet: Sheet) -> None:
     sheet.trial("parity", A, parity=[observation()])
-    gradient = observation("gradient of bias_ih_l0", "one step of gradient descent", rmse=0.1, max_abs_error=0.5)
-    gradient |= {"yardstick_rmse": None, "yardstick": "central differences"}
-    sheet.latency(A, {1: [1.0], 2: [1.0]}, scenario="training-step", parity=[gradient])
-    row = row_of(sheet.run().summary)
+    gradient = {"process": 1, "what": "gradient of bias_ih_l0", "error": 0.5, "allowed": 1.0, "expected": 2.0}
+    sheet.latency(A, {1: [1.0], 2: [1.0]}, scenario="training-step", gradients=[gradient])
+    run = sheet.run()
+    assert run.gradients["error"].tolist() == [0.5]
+    row = row_of(run.summary)
     assert row["parity_ratio"] == pytest.approx(1.0)
     assert row["parity_max_abs_error"] == pytest.approx(2e-7)
+
+
+def test_the_worst_check_counts_whether_it_was_made_first_or_beside_the_clock(sheet: Sheet) -> None:
+    sheet.trial("parity", A, parity=[observation()])
+    beside = [observation(process=1, moment="before"), observation(process=1, moment="after", rmse=1.9e-7)]
+    sheet.latency(A, {1: [1.0], 2: [1.0]}, parity=beside)
+    assert row_of(sheet.run().summary)["parity_ratio"] == pytest.approx(1.9)
+
+
+def test_an_architecture_without_weights_is_a_floor(tmp_path: Path) -> None:
+    sheet = Sheet(tmp_path / "run", floors=("nothing",))
+    sheet.trial("parity", A)
+    sheet.trial("parity", B, architecture="nothing")
+    summary = sheet.run().summary
+    assert not row_of(summary, variant=A)["is_floor"]
+    assert row_of(summary, variant=B)["is_floor"]
 
 
 def test_a_part_that_was_not_finite_leaves_no_small_ratio_behind(sheet: Sheet) -> None:

@@ -69,6 +69,7 @@ def train(
     if recipe.forget_bias is not None:
         weights = add_forget_bias(weights, recipe.forget_bias)
     weights |= initial_head(model.architecture, options.size, task.outputs, seed)
+    weights = {name: array.astype(options.dtype) for name, array in weights.items()}
     trainer = runtime.open_trainer(model, weights, task.kind, recipe, options)
 
     rng = np.random.default_rng([seed, 1])

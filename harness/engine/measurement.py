@@ -20,7 +20,7 @@ class Measurement:
         self._verification = verification
         self._outcomes: dict[str, Outcome] = {}
         self._samples: dict[str, dict[int, list[list[Any]]]] = {}  # trial, process, rows
-        self._parity: dict[str, dict[int, list[dict[str, Any]]]] = {}
+        self._checks: dict[str, dict[tuple[str, int, str], list[dict[str, Any]]]] = {}  # table, process, moment
 
     def measure_all(self) -> None:
         """Time every trial whose variant passed parity; one record a latency trial, its samples beside it."""
@@ -33,7 +33,7 @@ class Measurement:
     def _measure_task(self, task: str, trials: list[Trial], processes: int) -> None:
         for trial in trials:
             self._outcomes[trial.id] = self._verification.outcomes[trial.variant, task]
-            self._samples[trial.id], self._parity[trial.id] = {}, {}
+            self._samples[trial.id], self._checks[trial.id] = {}, {}
         order = random.Random(task)
         runtimes = list(dict.fromkeys(t.variant.runtime for t in trials))
         for process in range(1, processes + 1):
@@ -45,8 +45,10 @@ class Measurement:
             if self._context.folder and self._samples[trial.id]:
                 rows = [row for process_rows in self._samples[trial.id].values() for row in process_rows]
                 self._context.folder.write_samples(trial.id, rows)
-            checks = [row for process_rows in self._parity[trial.id].values() for row in process_rows]
-            self._context.record(trial, self._outcomes[trial.id], parity=checks)
+            tables: dict[str, list[dict[str, Any]]] = {"parity": [], "gradients": []}
+            for (table, process, _), checks in self._checks[trial.id].items():
+                tables[table].extend({"process": process, **check} for check in checks)
+            self._context.record(trial, self._outcomes[trial.id], **tables)
 
     def _measure(self, trials: list[Trial], process: int) -> None:
         """One worker opens, checks and times these trials in turns. If it dies, its innocent variants try again."""
@@ -56,7 +58,7 @@ class Measurement:
         random.Random(f"{process} {groups}").shuffle(groups)
         with self._context.worker() as worker:
             for group in groups:
-                if not self._verified(worker, group, process):
+                if not self._verified(worker, group, process, "before"):
                     self._measure(trials, process)  # the worker died; the guilty variant's outcome now says so
                     return
             points = [t for group in groups for t in group if self._outcomes[t.id].status == "ok"]
@@ -68,7 +70,9 @@ class Measurement:
                 self._disentangle(groups, points, process, failure)
                 return
             for group in grouped(points, lambda t: t.variant):
-                self._verified(worker, group, process, after=True)
+                if not self._verified(worker, group, process, "after"):
+                    self._measure(trials, process)
+                    return
             for trial, rows in samples:
                 self._samples[trial.id][process] = rows
 
@@ -84,28 +88,30 @@ class Measurement:
         for group in groups:
             self._measure(group, process)
 
-    def _verified(self, worker: WorkerProcess, group: list[Trial], process: int, after: bool = False) -> bool:
+    def _verified(self, worker: WorkerProcess, group: list[Trial], process: int, moment: str) -> bool:
         """Check the very session that is timed and set its trials' outcome. False if the worker died of it."""
-        verification = self._verification
+        steps = [trial for trial in group if trial.scenario == "training-step"]
         try:
-            outcome, rows = verification.check(worker, group[0], process, opened=after)
-            if after and outcome.status != "ok":
-                outcome = replace(outcome, reason=f"after timing: {outcome.reason}")
-            if not after or outcome.status != "ok":
-                self._settle(group, process, outcome, rows)
-            steps = [trial for trial in group if trial.scenario == "training-step"]
-            if steps and not after and outcome.status == "ok":
-                self._settle(steps, process, *verification.check_gradients(worker, steps[0], process))
+            outcome, rows = self._verification.check(worker, group[0], moment)
+            self._settle(group, ("parity", process, moment), outcome, rows)
+            if steps and outcome.status == "ok":
+                outcome, rows = self._verification.check_training(worker, steps[0], moment)
+                self._settle(steps, ("gradients", process, moment), outcome, rows)
         except WorkerFailure as failure:
-            self._settle(group, process, Outcome(failure.status, failure.reason), [])
+            for trial in group:
+                self._outcomes[trial.id] = Outcome(failure.status, failure.reason)
             return failure.alive
         return True
 
-    def _settle(self, trials: list[Trial], process: int, outcome: Outcome, rows: list[dict[str, Any]]) -> None:
+    def _settle(
+        self, trials: list[Trial], check: tuple[str, int, str], outcome: Outcome, rows: list[dict[str, Any]]
+    ) -> None:
         """Set the trials' outcome; the observations behind it stand with the first of them."""
+        if outcome.status != "ok" and check[2] == "after":
+            outcome = replace(outcome, reason=f"after timing: {outcome.reason}")
         for trial in trials:
             self._outcomes[trial.id] = outcome
-        self._parity[trials[0].id][process] = rows
+        self._checks[trials[0].id][check] = rows
 
     def _sample(self, worker: WorkerProcess, trials: list[Trial], process: int) -> list[tuple[Trial, list[list[Any]]]]:
         """Each trial with its rows of the samples table."""

@@ -8,7 +8,7 @@ from typing import Any
 from harness.contract import LayerSize
 from harness.engine.context import Context, Outcome, grouped
 from harness.engine.process import WorkerFailure, WorkerProcess
-from harness.gradients import judge_gradients
+from harness.gradients import GradientCheck, judge_gradients
 from harness.parity import EQUATIONS, Observation, judge
 from harness.plan import Trial, Variant
 
@@ -32,10 +32,11 @@ class Verification:
         self._context.parallel(self._find_yardstick, list({(t.architecture, t.size): t for t in trials}.values()))
         self._context.parallel(self._check_variant, grouped(trials, lambda t: t.variant))
 
-    def check(
-        self, worker: WorkerProcess, trial: Trial, process: int, opened: bool = False
-    ) -> tuple[Outcome, list[dict[str, Any]]]:
-        """Check one session in a worker, opening it first unless it is open under the variant's name.
+    def check(self, worker: WorkerProcess, trial: Trial, moment: str) -> tuple[Outcome, list[dict[str, Any]]]:
+        """Check one session in a worker, opening it first unless the moment is `after`.
+
+        Args:
+            moment: `first`, before everything; `before` and `after` the session is timed.
 
         Returns:
             the outcome, `ok` or `wrong`, and the rows of the parity table.
@@ -44,34 +45,35 @@ class Verification:
             WorkerFailure: it could not be opened or run.
         """
         name, yardstick = self._yardsticks[trial.architecture, trial.size]
-        observations = self._observe(worker, trial, opened)
+        observations = self._observe(worker, trial, opened=moment == "after")
         judgement = judge(observations, yardstick, trial.dtype)
         yard = {(o.case, o.part): o.rmse for o in yardstick}
         rows = [
-            {"process": process, **asdict(o), "yardstick_rmse": yard[o.case, o.part], "yardstick": name}
+            {"moment": moment, **asdict(o), "yardstick_rmse": yard[o.case, o.part], "yardstick": name}
             for o in observations
         ]
         return Outcome() if judgement.passed else Outcome("wrong", judgement.reason), rows
 
-    def check_gradients(
-        self, worker: WorkerProcess, trial: Trial, process: int
-    ) -> tuple[Outcome, list[dict[str, Any]]]:
-        """Check the training step of the variant that is open in a worker; returns and raises as `check` does."""
-        rows = worker.ask("gradients", self._context.seconds, key=str(trial.variant), task=trial.task)
-        reason = judge_gradients([Observation(**row) for row in rows])
-        table = [{"process": process, **row, "yardstick": "central differences"} for row in rows]
-        return Outcome("wrong", reason) if reason else Outcome(), table
+    def check_training(self, worker: WorkerProcess, trial: Trial, moment: str) -> tuple[Outcome, list[dict[str, Any]]]:
+        """Check the training step of the variant that is open in a worker; returns and raises as `check` does.
+
+        Before timing its gradients are checked, after timing the very trainer that was timed.
+        """
+        request = "timed_trainer" if moment == "after" else "gradients"
+        rows = worker.ask(request, self._context.seconds, key=str(trial.variant), task=trial.task)
+        reason = judge_gradients([GradientCheck(**row) for row in rows])
+        return Outcome("wrong", reason) if reason else Outcome(), rows
 
     def _check_variant(self, trials: list[Trial]) -> None:
         for trial in trials:
             rows: list[dict[str, Any]] = []
             try:
                 with self._context.worker() as worker:
-                    outcome, rows = self.check(worker, trial, process=0)
+                    outcome, rows = self.check(worker, trial, "first")
             except WorkerFailure as failure:
                 outcome = Outcome(failure.status, failure.reason)
             self.outcomes[trial.variant, trial.task] = outcome
-            self._context.record(trial, outcome, parity=rows)
+            self._context.record(trial, outcome, parity=[{"process": 0, **row} for row in rows])
             self._context.step(f"{trial.variant} on {trial.task}: {outcome.status}")
 
     def _find_yardstick(self, trial: Trial) -> None:

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from harness.catalog import Catalog
-    from harness.contract import Data, Model, Runtime, Session, SessionOptions
+    from harness.contract import Data, Model, Runtime, Session, SessionOptions, Trainer
 
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 
@@ -54,6 +54,7 @@ class Worker:
         self._catalog = catalog
         self._data: dict[tuple[str, str | None], Data] = {}
         self._open: dict[str, tuple[Session, Any]] = {}
+        self._trainers: dict[str, Trainer] = {}
 
     def load(self, task: str, data_dir: str | None) -> dict[str, Any]:
         """Load a task's data; it stays loaded. Gives the numbers of rows."""
@@ -65,7 +66,7 @@ class Worker:
         from harness.parity import probe_weights
 
         model, runtime, options = self._variant(**variant)
-        weights = probe_weights(model.architecture, options.size)
+        weights = {n: w.astype(options.dtype) for n, w in probe_weights(model.architecture, options.size).items()}
         session = runtime.open(model, weights, options)
         self._open[key] = (session, (model, runtime, options, weights))
         return {}
@@ -81,12 +82,22 @@ class Worker:
         ]
 
     def gradients(self, key: str, task: str) -> list[dict[str, Any]]:
-        """Observe a training step of the open session's variant, with the task's kind of loss."""
-        from harness.gradients import observe_gradients
+        """Check a training step of the open session's variant, with the task's kind of loss."""
+        from harness.gradients import check_gradients
 
         _, (model, runtime, options, _) = self._open[key]
         spec = self._catalog.task(task)
-        return [asdict(o) for o in observe_gradients(model, runtime, spec.kind, spec.outputs, options)]
+        return [asdict(check) for check in check_gradients(model, runtime, spec.kind, spec.outputs, options)]
+
+    def timed_trainer(self, key: str, task: str) -> list[dict[str, Any]]:
+        """Check the very trainer that `sample` timed for the open session's variant."""
+        from harness.engine.accuracy import training_batches
+        from harness.gradients import check_timed_trainer
+
+        _, (model, _, options, _) = self._open[key]
+        spec = self._catalog.task(task)
+        (batch,) = training_batches(spec, 0, 1, options.dtype)
+        return [asdict(c) for c in check_timed_trainer(model, self._trainers[key], spec.kind, options.size, batch)]
 
     def equations(self, shapes: list[tuple[int, int]], **variant: Any) -> list[dict[str, Any]]:
         """Observe the oracle's own equations in the variant's dtype, over the same cases as `parity`."""
@@ -135,7 +146,7 @@ class Worker:
         model, runtime, options = self._variant(**variant)
         data = self._task_data(task, data_dir)
         kind = self._catalog.task(task).kind
-        weights = load_file(weights_path)
+        weights = {name: array.astype(options.dtype) for name, array in load_file(weights_path).items()}
         session = runtime.open(model, accuracy.without_head(weights), options)
         predictions = accuracy.predict(session, model.architecture, weights, data.test, options.dtype)
         session.close()
@@ -166,7 +177,8 @@ class Worker:
         spec = self._catalog.task(task)
         head = accuracy.initial_head(model.architecture, options.size, spec.outputs, seed)
         recipe = replace(spec.recipe, hidden_size=options.size.hidden_size, num_layers=options.size.num_layers)
-        trainer = runtime.open_trainer(model, weights | head, spec.kind, recipe, options)
+        head = {name: array.astype(options.dtype) for name, array in head.items()}
+        trainer = self._trainers[key] = runtime.open_trainer(model, weights | head, spec.kind, recipe, options)
         batches = accuracy.training_batches(spec, seed, timing.DISTINCT_INPUTS, options.dtype)
         return timing.trainer_subject(name, trainer, batches)
 

@@ -1,0 +1,173 @@
+"""Who may import whom, read from the source: the architecture as a test."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE = ROOT / "harness"
+MOST_LINES = 500
+
+# Every module of the core, and which of ours it imports; typing imports count.
+OURS: dict[str, set[str]] = {
+    "contract": set(),
+    "stats": set(),
+    "environment": set(),
+    "architectures": {"contract", "reference"},
+    "hookspecs": {"contract"},
+    "reference": {"contract"},
+    "ragged": {"contract"},
+    "parity": {"contract"},
+    "gradients": {"contract", "parity"},
+    "catalog": {"contract", "hookspecs"},
+    "suite": {"contract"},
+    "plan": {"catalog", "contract", "suite"},
+    "store": {"contract", "tables"},
+    "tables": {"stats", "store"},
+    "report": {"contract", "store", "tables"},
+    "terminal": {"report", "store", "tables"},
+    "engine": set(),
+    "engine.timing": {"contract"},
+    "engine.accuracy": {"contract"},
+    "engine.worker": {"catalog", "contract", "engine.accuracy", "engine.timing", "gradients", "parity"},
+    "engine.process": {"engine.worker"},
+    "engine.context": {"catalog", "engine.process", "plan", "store"},
+    "engine.verification": {"contract", "engine.context", "engine.process", "gradients", "parity", "plan"},
+    "engine.scoring": {"engine.accuracy", "engine.context", "engine.process", "engine.verification", "plan"},
+    "engine.measurement": {"engine.context", "engine.process", "engine.verification", "plan"},
+    "engine.run": {
+        *("catalog", "contract", "engine.context", "engine.measurement", "engine.process", "engine.scoring"),
+        *("engine.verification", "plan", "store"),
+    },
+    "cli": {
+        *("", "catalog", "contract", "engine.run", "environment", "plan", "report", "store", "suite", "terminal"),
+    },
+    "": {"architectures", "catalog", "contract", "hookspecs", "ragged", "store"},
+}
+# Every package that is not ours and not Python's, and the modules that may import it.
+THEIRS: dict[str, set[str]] = {
+    "click": {"cli"},
+    "rich": {"terminal"},
+    "pandas": {"report", "store", "tables", "terminal"},
+    "scipy": {"stats"},
+    "pluggy": {"catalog", "hookspecs"},
+    "pydantic": {"suite"},
+    "psutil": {"environment"},
+    "safetensors": {"engine.worker"},
+    "numpy": {
+        *("contract", "engine.accuracy", "engine.timing", "engine.worker", "gradients", "parity", "ragged"),
+        *("reference", "stats", "tables"),
+    },
+}
+# What a plugin may import of the harness; the second only to name types.
+PLUGINS_MAY = {"harness", "harness.architectures"}
+PLUGINS_MAY_FOR_TYPES = {"harness.contract"}
+
+
+def core_modules() -> dict[str, Path]:
+    """Every module of the core by its name below `harness`."""
+    found = {}
+    for path in sorted(CORE.rglob("*.py")):
+        parts = path.relative_to(CORE).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+def imports(path: Path, types_too: bool = True) -> set[str]:
+    """The full names of the modules that a file imports anywhere; what stands under TYPE_CHECKING only if wanted."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not types_too:
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide where a name comes from"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                below = ROOT.joinpath(*whole.split("."))
+                is_module = whole.startswith("harness.") and (below.with_suffix(".py").is_file() or below.is_dir())
+                found.add(whole if is_module else str(node.module))
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def below_harness(names: set[str]) -> set[str]:
+    return {name.removeprefix("harness").removeprefix(".") for name in names if name.split(".")[0] == "harness"}
+
+
+MODULES = core_modules()
+
+
+def test_every_module_of_the_core_has_its_place_in_the_table() -> None:
+    assert set(OURS) == set(MODULES)
+
+
+@pytest.mark.parametrize("module", OURS)
+def test_a_module_imports_no_more_of_ours_than_its_place_allows(module: str) -> None:
+    found = below_harness(imports(MODULES[module]))
+    if module == "":
+        found |= {"catalog", "ragged", "store"} & set(OURS)  # by name, when first used
+    assert found == OURS[module]
+
+
+def test_nothing_in_the_core_imports_a_framework_or_what_is_not_in_the_table() -> None:
+    found: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        for name in imports(path):
+            top = name.split(".")[0]
+            if top != "harness" and top not in sys.stdlib_module_names:
+                found.setdefault(top, set()).add(module)
+    assert found == THEIRS
+
+
+def test_the_contract_and_the_hooks_import_nothing_slow_but_to_name_types() -> None:
+    for module in ("", "contract", "architectures", "hookspecs", "catalog"):
+        tops = {name.split(".")[0] for name in imports(MODULES[module], types_too=False)}
+        assert tops <= {"harness", "pluggy", *sys.stdlib_module_names}
+
+
+def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine() -> None:
+    outward = {"cli", "report", "tables", "terminal"}
+    for module in MODULES:
+        found = below_harness(imports(MODULES[module]))
+        if module.startswith("engine"):
+            assert not found & outward
+        if module in ("report", "tables", "terminal", "store", "plan", "suite", "parity", "gradients"):
+            assert not {name for name in found if name.startswith("engine") or name == "cli"}
+
+
+def test_the_core_never_asks_for_a_runtime_or_a_model_by_name() -> None:
+    names = {"eager", "onnxruntime", "torch", "onnx", "torch-lstm", "torch-bilstm", "hand-lstm", "null"}
+    allowed = {("report", "null")}  # the floor stands at the foot of the table
+    found = set()
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names:
+                found.add((module, node.value))
+    assert found <= allowed
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "plugins").glob("*/src/**/*.py")), ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
+def test_a_plugin_imports_what_every_stranger_may(path: Path) -> None:
+    own = path.relative_to(ROOT / "plugins").parts[2]
+    for types_too, allowed in ((False, PLUGINS_MAY), (True, PLUGINS_MAY | PLUGINS_MAY_FOR_TYPES)):
+        found = {name for name in imports(path, types_too) if name.split(".")[0] == "harness"}
+        assert found <= allowed
+    siblings = {name.split(".")[0] for name in imports(path) if name.startswith("harness_")}
+    assert siblings <= {own}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_longer_than_a_reader_can_hold(module: str) -> None:
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MOST_LINES
