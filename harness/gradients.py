@@ -67,10 +67,9 @@ def check_gradients(
     size = options.size
     features = model.architecture.directions * size.hidden_size
     bound = 1 / math.sqrt(features)
-    weights = probe_weights(model.architecture, size)
+    weights = probe_weights(model.architecture, size, options.dtype)
     for name, shape in (("head.weight", (outputs, features)), ("head.bias", (outputs,))):
-        weights[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
-    weights = {name: array.astype(options.dtype) for name, array in weights.items()}
+        weights[name] = rng.uniform(-bound, bound, shape).astype(options.dtype)
     x = rng.standard_normal((4, 9, size.input_size)).astype(options.dtype)
     targets: Array = rng.integers(outputs, size=4)
     if kind == "regression":

@@ -80,21 +80,23 @@ class Observation:
     problem: str = ""
 
 
-def probe_weights(architecture: Architecture, size: LayerSize, seed: int = 0) -> dict[str, FloatArray]:
-    """Random float32 weights under which no known mistake hides: uniform in ±1/sqrt(H), and all biases different.
+def probe_weights(
+    architecture: Architecture, size: LayerSize, dtype: str = "float32", seed: int = 0
+) -> dict[str, FloatArray]:
+    """Random weights under which no known mistake hides: uniform in ±1/sqrt(H), and all biases different.
 
     The range is that of `torch.nn.LSTM`'s initialisation, so that rounding errors have the size they have in use.
     """
     rng = np.random.default_rng([seed, size.input_size, size.hidden_size, size.num_layers])
     bound = 1 / math.sqrt(size.hidden_size)
     shapes = architecture.weight_shapes(size)
-    return {name: rng.uniform(-bound, bound, shape).astype(np.float32) for name, shape in shapes.items()}
+    return {name: rng.uniform(-bound, bound, shape).astype(dtype) for name, shape in shapes.items()}
 
 
 def case_inputs(case: Case, architecture: Architecture, size: LayerSize, dtype: str, seed: int = 0) -> Inputs:
     """The inputs of one case: standard normal x and states, and where rows are padded, values ten times as large."""
     rng = np.random.default_rng([seed, case.batch, case.time, case.state, case.padding])
-    x = rng.standard_normal((case.batch, case.time, size.input_size)).astype(np.float32)
+    x = rng.standard_normal((case.batch, case.time, size.input_size))
     lengths = None
     if case.padding:
         lengths = rng.permutation(np.linspace(1, case.time, case.batch).astype(np.int64))
@@ -103,9 +105,7 @@ def case_inputs(case: Case, architecture: Architecture, size: LayerSize, dtype: 
     state = None
     if case.state:
         shape = (size.num_layers * architecture.directions, case.batch, size.hidden_size)
-        state = tuple(
-            (rng.standard_normal(shape) / 2).astype(np.float32).astype(dtype) for _ in architecture.state_names
-        )
+        state = tuple((rng.standard_normal(shape) / 2).astype(dtype) for _ in architecture.state_names)
     return Inputs(x.astype(dtype), state, lengths)
 
 
@@ -193,6 +193,8 @@ def limit(yardstick_rmse: float, reference_rms: float, dtype: str) -> float:
 def judge(observations: Sequence[Observation], yardstick: Sequence[Observation], dtype: str) -> Judgement:
     """Hold a variant's errors against the yardstick's, case by case and part by part.
 
+    Where the yardstick itself is not finite, only the units in the last place are allowed.
+
     Raises:
         ValueError: the yardstick lacks a case that was observed, or nothing was observed.
     """
@@ -204,7 +206,7 @@ def judge(observations: Sequence[Observation], yardstick: Sequence[Observation],
     for o in observations:
         if (o.case, o.part) not in yard:
             raise ValueError(f"the yardstick has no observation of {o.part} in '{o.case}'")
-        rmse = yard[o.case, o.part]
+        rmse = yard[o.case, o.part] if math.isfinite(yard[o.case, o.part]) else 0.0
         allowed = limit(rmse, o.reference_rms, dtype)
         if rmse > 0:
             ratios.append(o.rmse / rmse)

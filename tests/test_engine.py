@@ -58,8 +58,10 @@ def run_all(world: World, path: Path, text: str = QUICK, steps: Steps | None = N
     trials = [trial.row(owners["model", trial.variant.model]) for trial in plan.trials]
     baselines = {name: str(variant) for name, variant in plan.baselines.items()}
     folder = RunFolder(path, {**HEADER, "trials": trials, "baselines": baselines})
-    execute(plan, catalog, folder, None, steps)
-    folder.close()
+    try:
+        execute(plan, catalog, folder, None, steps)
+    finally:
+        folder.close()
     assert_whole(plan, path)
     return load(path)
 

@@ -120,12 +120,9 @@ def test_a_wrong_override_names_the_option_and_what_is_allowed(change: dict[str,
     assert str(raised.value).isprintable()
 
 
-def test_an_unknown_suite_names_the_near_one_and_the_built_in_ones() -> None:
-    with pytest.raises(HarnessError) as raised:
+def test_an_unknown_suite_names_the_near_one() -> None:
+    with pytest.raises(HarnessError, match=r"^no suite is called 'quik'; did you mean 'quick'\?"):
         read_suite("quik")
-    message = str(raised.value)
-    assert message.startswith("no suite is called 'quik'; did you mean 'quick'?")
-    assert "full, quick, tutorial" in message
 
 
 def test_an_unknown_suite_like_no_other_lists_the_built_in_ones_in_a_sentence_of_its_own() -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from harness.contract import (
 )
 
 if TYPE_CHECKING:
-    from harness.contract import Array, FloatArray
+    from harness.contract import Array, FloatArray, IntArray
 
 METRICS: dict[TaskKind, str] = {"classification": "accuracy", "regression": "mean squared error"}
 CURVE_POINTS = 20  # training-loss points per training, besides one score per epoch
@@ -88,10 +89,9 @@ def train(
             if step % every == 0 and step < epoch * steps_per_epoch:
                 curve.append(CurvePoint(step, step / steps_per_epoch, float(np.mean(losses)), math.nan))
                 losses.clear()
-        weights = dict(trainer.weights())
-        session = runtime.open(model, without_head(weights), options)
-        predictions = predict(session, model.architecture, weights, data.test, options.dtype)
-        session.close()
+        weights = {name: array.astype(options.dtype) for name, array in trainer.weights().items()}
+        with closing(runtime.open(model, without_head(weights), options)) as session:
+            predictions = predict(session, model.architecture, weights, data.test, options.dtype)
         score = score_of(task.kind, predictions, data.test.targets)
         curve.append(CurvePoint(step, float(epoch), float(np.mean(losses)) if losses else math.nan, score))
         losses.clear()
@@ -118,7 +118,7 @@ def summary(h_n: FloatArray, directions: int) -> FloatArray:
 def score_of(kind: TaskKind, predictions: FloatArray, targets: Array) -> float:
     """Accuracy (a fraction) for classification, mean squared error for regression."""
     if kind == "classification":
-        return float(np.mean(predictions.argmax(axis=1) == targets))
+        return float(np.mean(_classes(predictions) == targets))
     return float(np.mean((predictions - targets.reshape(predictions.shape)) ** 2))
 
 
@@ -126,7 +126,8 @@ def agreement(kind: TaskKind, predictions: FloatArray, others: FloatArray) -> in
     """On how many rows two variants give the same class; None for regression."""
     if kind != "classification":
         return None
-    return int(np.sum(predictions.argmax(axis=1) == others.argmax(axis=1)))
+    classes = _classes(predictions)
+    return int(np.sum((classes == _classes(others)) & (classes >= 0)))
 
 
 def initial_head(architecture: Architecture, size: LayerSize, outputs: int, seed: int) -> dict[str, FloatArray]:
@@ -164,19 +165,22 @@ def add_forget_bias(weights: Mapping[str, FloatArray], amount: float) -> dict[st
         HarnessError: the weights have no gated biases in LSTM order.
     """
     changed = dict(weights)
-    names = list(_forget_biases(weights))
+    names = [name for name in weights if name.startswith("bias_ih_l")]
     if not names:
         raise HarnessError("this task sets a forget bias, and these weights have no bias_ih_l0 to set it in")
     for name in names:
         bias = weights[name].copy()
-        hidden_size = len(bias) // 4
+        hidden_size = weights[name.replace("bias_ih", "weight_hh")].shape[1]
+        if len(bias) != 4 * hidden_size:
+            raise HarnessError(f"this task sets a forget bias, and {name} is not that of an LSTM's four gates")
         bias[hidden_size : 2 * hidden_size] += amount  # gates stand as i, f, g, o
         changed[name] = bias
     return changed
 
 
-def _forget_biases(weights: Mapping[str, FloatArray]) -> Iterator[str]:
-    return (name for name in weights if name.startswith("bias_ih_l"))
+def _classes(predictions: FloatArray) -> IntArray:
+    """The class of each row; -1, which is no class, where the prediction is not finite."""
+    return np.where(np.isfinite(predictions).all(axis=1), predictions.argmax(axis=1), -1)
 
 
 def _cast(batch: Split, dtype: str) -> Split:

@@ -90,6 +90,17 @@ def sample(
     rng = np.random.default_rng(seed)
     for subject in subjects:
         _warm_up(subject, seconds / 4, clock)
+    gc.collect()
+    gc.freeze()  # what is loaded by now stays; collecting between blocks need not look at it again
+    try:
+        return _take_turns(subjects, calls, seconds, rng, clock)
+    finally:
+        gc.unfreeze()
+
+
+def _take_turns(
+    subjects: Sequence[Subject], calls: int, seconds: float, rng: np.random.Generator, clock: Clock
+) -> list[Sample]:
     open_turns = [(subject, boundary) for subject in subjects for boundary in BOUNDARIES]
     taken: dict[tuple[str, str], list[float]] = {(s.key, boundary): [] for s, boundary in open_turns}
     samples: list[Sample] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -77,21 +78,24 @@ class Verification:
             self._context.step(f"{trial.variant} on {trial.task}: {outcome.status}")
 
     def _find_yardstick(self, trial: Trial) -> None:
-        """Observe the yardstick of the trial's architecture and size, or else the equations themselves."""
-        model = self._context.plan.yardsticks.get(trial.architecture)
-        key = (trial.architecture, trial.size)
-        if model is not None:
-            try:
-                with self._context.worker() as worker:
-                    self._yardsticks[key] = (str(model), self._observe(worker, replace(trial, variant=model)))
-                return
-            except WorkerFailure:
-                pass  # a yardstick that cannot be had here is replaced by the equations, and the table says so
+        """Observe the yardstick of the trial's architecture and size.
+
+        A yardstick that cannot be had here, or fails parity against the equations computed in its dtype, is replaced by
+        those equations; the tables say which it was.
+        """
         with self._context.worker() as worker:
             rows = worker.ask(
                 "equations", self._context.seconds, shapes=self._shapes(trial.task), **self._context.variant(trial)
             )
-        self._yardsticks[key] = (EQUATIONS, [Observation(**row) for row in rows])
+        equations = [Observation(**row) for row in rows]
+        key = (trial.architecture, trial.size)
+        self._yardsticks[key] = (EQUATIONS, equations)
+        model = self._context.plan.yardsticks.get(trial.architecture)
+        if model is not None:
+            with self._context.worker() as worker, contextlib.suppress(WorkerFailure):
+                observations = self._observe(worker, replace(trial, variant=model))
+                if judge(observations, equations, trial.dtype).passed:
+                    self._yardsticks[key] = (str(model), observations)
 
     def _observe(self, worker: WorkerProcess, trial: Trial, opened: bool = False) -> list[Observation]:
         key, seconds = str(trial.variant), self._context.seconds

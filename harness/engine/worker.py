@@ -66,7 +66,7 @@ class Worker:
         from harness.parity import probe_weights
 
         model, runtime, options = self._variant(**variant)
-        weights = {n: w.astype(options.dtype) for n, w in probe_weights(model.architecture, options.size).items()}
+        weights = probe_weights(model.architecture, options.size, options.dtype)
         session = runtime.open(model, weights, options)
         self._open[key] = (session, (model, runtime, options, weights))
         return {}
@@ -104,7 +104,7 @@ class Worker:
         from harness import parity
 
         model, _, options = self._variant(**variant)
-        weights = parity.probe_weights(model.architecture, options.size)
+        weights = parity.probe_weights(model.architecture, options.size, options.dtype)
         cases = parity_cases(shapes)
         return [
             asdict(o) for o in parity.observe_equations(model.architecture, weights, options.size, options.dtype, cases)
