@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Any
 
 import pluggy
 
 from harness import hookspecs
-from harness.contract import HarnessError, Model, Runtime, Task
+from harness.contract import Architecture, HarnessError, Model, Recipe, Runtime, Task, one_line
 
 KINDS = ("model", "runtime", "task")
 
@@ -101,8 +101,9 @@ def discover(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None
 
 
 def _load(point: importlib.metadata.EntryPoint) -> tuple[Plugin, list[Entry]]:
-    distribution = point.dist.name if point.dist else point.value
-    version = point.dist.version if point.dist else "unknown"
+    metadata = point.dist.metadata.json if point.dist else {}
+    distribution = str(metadata.get("name", point.value))
+    version = str(metadata.get("version", "unknown"))
     plugin = Plugin(point.name, distribution, version)
     pm = pluggy.PluginManager("harness")  # one each, so that a plugin is judged alone
     pm.add_hookspecs(hookspecs)
@@ -117,10 +118,10 @@ def _load(point: importlib.metadata.EntryPoint) -> tuple[Plugin, list[Entry]]:
         ]
         if not given:
             raise HarnessError("it gives no model, runtime or task")
-    except (Exception, SystemExit) as error:
-        text = str(error) or "no message"
-        reason = text if isinstance(error, HarnessError) else f"{type(error).__name__}: {text}"
-        return Plugin(point.name, distribution, version, failure=" ".join(reason.split())), []
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # importing a stranger's module may raise anything
+        return Plugin(point.name, distribution, version, failure=one_line(error)), []
     return plugin, given
 
 
@@ -132,6 +133,14 @@ def _entry(kind: str, value: Any, plugin: Plugin) -> Entry:
         raise HarnessError(
             f"harness_runtimes gave a {type(value).__name__} that lacks name, frameworks, description or open"
         )
+    if kind == "model" and not isinstance(value.architecture, Architecture):
+        raise HarnessError(f"model {value.name!r}: its architecture must be a harness.Architecture")
+    if kind == "runtime" and not (
+        isinstance(value.frameworks, Set) and all(isinstance(f, str) for f in value.frameworks)
+    ):
+        raise HarnessError(f"runtime {value.name!r}: its frameworks must be a set of names")
+    if kind == "task" and not isinstance(value.recipe, Recipe):
+        raise HarnessError(f"task {value.name!r}: its recipe must be a harness.Recipe")
     name = value.name
     if not isinstance(name, str) or not name or not set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-._"):
         raise HarnessError(f"{kind} name {name!r} must be made of a-z, 0-9, '-', '.' and '_'")

@@ -86,6 +86,10 @@ def run(suite: str, data_dir: Path | None, out: Path | None, quiet: bool, **over
     chosen = override(chosen, **overrides)
     catalog = discover()
     plan = make_plan(chosen, catalog)
+    for baseline in overrides["baselines"] or []:
+        if baseline not in map(str, plan.variants()):
+            names = ", ".join(map(str, plan.variants()))
+            raise HarnessError(f"--baselines: no variant of this run is called '{baseline}'; there are: {names}")
     preflight(plan, catalog, data_dir)
     folder = RunFolder(_run_path(out, name), _header(name, chosen, plan, catalog))
     progress = Progress(quiet)
@@ -108,7 +112,7 @@ def list_() -> None:
     Exits with 1 if a plugin failed to load.
     """
     from harness.catalog import KINDS, discover
-    from harness.suite import builtin_suites
+    from harness.suites import builtin_suites
 
     catalog = discover()
     click.echo("plugins")
@@ -176,8 +180,8 @@ def _header(name: str, suite: Suite, plan: Plan, catalog: Catalog) -> dict[str, 
     return {
         "name": name,
         "suite": suite.model_dump(),
-        "floors": list(plan.floors),
         "baselines": {architecture: str(variant) for architecture, variant in plan.baselines.items()},
+        "floors": list(plan.floors),
         "plugins": [vars(plugin) for plugin in catalog.plugins],
         "environment": environment(distributions, ["harness", *sys.argv[1:]]),
         "trials": [trial.row(owners["model", trial.variant.model]) for trial in plan.trials],

@@ -35,6 +35,15 @@ class DataError(HarnessError):
     """A data set is missing or damaged. The text names the file, what was expected and where to put it."""
 
 
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line, even if it cannot say it; a HarnessError needs no type before it."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # a stranger's __str__ may raise as well
+        text = "(its message cannot be shown)"
+    return text if isinstance(error, HarnessError) else f"{type(error).__name__}: {text or 'no message'}"
+
+
 @dataclass(frozen=True, slots=True)
 class LayerSize:
     """The size of a recurrent layer: input features, hidden units and stacked layers."""

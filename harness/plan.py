@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.catalog import Catalog, Plugin
-from harness.contract import HarnessError, LayerSize, Model, Runtime, Task, Trainable
+from harness.contract import Architecture, HarnessError, LayerSize, Model, Runtime, Task, Trainable
 from harness.suite import Suite, override
 
 
@@ -111,8 +111,7 @@ def make_plan(suite: Suite, catalog: Catalog) -> Plan:
     variants = [(model.architecture.name, Variant(model.name, runtime.name)) for model, runtime in pairs]
     architectures = list(dict.fromkeys(name for name, _ in variants))
     baselines = {name: _baseline(name, suite, variants) for name in architectures}
-    weightless = [m.architecture.name for m, _ in pairs if not m.architecture.weight_shapes(LayerSize(1, 1))]
-    floors = tuple(dict.fromkeys(weightless))
+    floors = tuple(dict.fromkeys(m.architecture.name for m, _ in pairs if _computes_nothing(m.architecture)))
     return Plan(suite, numbered, tuple(task.name for task in tasks), baselines, floors, _yardsticks(catalog, pairs))
 
 
@@ -217,7 +216,7 @@ def _trainer(catalog: Catalog, model: Model, runtime: Runtime) -> Variant | None
     if isinstance(runtime, Trainable):
         return Variant(model.name, runtime.name)
     installed = [catalog.model(name) for name in _unambiguous(catalog, "model")]
-    siblings = [m for m in installed if m.architecture.name == model.architecture.name]
+    siblings = [m for m in installed if m.architecture == model.architecture]
     siblings.sort(key=lambda m: (m.name != model.name, not m.yardstick))
     for sibling in siblings:
         for name in _unambiguous(catalog, "runtime"):
@@ -228,16 +227,16 @@ def _trainer(catalog: Catalog, model: Model, runtime: Runtime) -> Variant | None
 
 
 def _yardsticks(catalog: Catalog, pairs: Sequence[tuple[Model, Runtime]]) -> dict[str, Variant]:
-    names = dict.fromkeys(model.architecture.name for model, _ in pairs)
-    found = {name: _yardstick(name, catalog) for name in names}
+    architectures = {model.architecture.name: model.architecture for model, _ in pairs}
+    found = {name: _yardstick(architecture, catalog) for name, architecture in architectures.items()}
     return {name: variant for name, variant in found.items() if variant is not None}
 
 
-def _yardstick(architecture: str, catalog: Catalog) -> Variant | None:
+def _yardstick(architecture: Architecture, catalog: Catalog) -> Variant | None:
     """The yardstick model of an architecture, on the runtime that trains it (its framework's own)."""
     for name in _unambiguous(catalog, "model"):
         model = catalog.model(name)
-        if model.architecture.name == architecture and model.yardstick:
+        if model.architecture == architecture and model.yardstick:
             for runtime_name in _unambiguous(catalog, "runtime"):
                 runtime = catalog.runtime(runtime_name)
                 if model.framework in runtime.frameworks and isinstance(runtime, Trainable):
@@ -254,6 +253,14 @@ def _unambiguous(catalog: Catalog, kind: str) -> list[str]:
 def _baseline(architecture: str, suite: Suite, variants: list[tuple[str, Variant]]) -> Variant:
     own = [variant for name, variant in variants if name == architecture]
     return next((variant for wanted in suite.baselines for variant in own if str(variant) == wanted), own[0])
+
+
+def _computes_nothing(architecture: Architecture) -> bool:
+    """Whether an architecture has no weights at all; one whose shapes cannot be told will fail parity and say why."""
+    try:
+        return not architecture.weight_shapes(LayerSize(1, 1))
+    except Exception:  # a stranger's code
+        return False
 
 
 def _check_architectures(models: list[Model]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def write_report(path: str | Path) -> Run:
     try:
         (run.path / "tables").mkdir(exist_ok=True)
         for name, table in tables.items():
-            write_atomically(run.path / "tables" / f"{name}.csv", _inert(table).to_csv(index=False))
+            write_atomically(
+                run.path / "tables" / f"{name}.csv", _inert(table).to_csv(index=False, lineterminator="\r\n")
+            )
         write_atomically(run.path / "report.md", markdown(run, tables["summary"], tables["latency"]))
     except OSError as error:
         raise HarnessError(f"the report cannot be written to '{run.path}': {error.strerror}") from error
@@ -136,7 +139,7 @@ def _duration(row: dict[str, Any], scenario: str, intervals: bool) -> str:
         return NONE
     if intervals and not math.isnan(low):
         scale, unit = _unit(value)
-        return f"{value * scale:.3g} {unit} ({low * scale:.3g}–{high * scale:.3g})"
+        return f"{_three_digits(value * scale)} {unit} ({_three_digits(low * scale)}–{_three_digits(high * scale)})"
     return f"{seconds(value)} {_percent(low, high)}".strip()
 
 
@@ -145,12 +148,19 @@ def seconds(value: float) -> str:
     if math.isnan(value):
         return NONE
     scale, unit = _unit(value)
-    return f"{value * scale:.3g} {unit}"
+    return f"{_three_digits(value * scale)} {unit}"
 
 
 def _unit(value: float) -> tuple[float, str]:
+    rounded = float(f"{value:.3g}")
     scales = ((1.0, 1.0, "s"), (1e-3, 1e3, "ms"), (1e-6, 1e6, "µs"))
-    return next(((scale, unit) for least, scale, unit in scales if value >= least), (1e9, "ns"))
+    return next(((scale, unit) for least, scale, unit in scales if rounded >= least), (1e9, "ns"))
+
+
+def _three_digits(value: float) -> str:
+    """Three significant digits, never an exponent."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:.0f}" if abs(rounded) >= 100 else f"{rounded:g}"
 
 
 def _percent(low: float, high: float) -> str:
@@ -226,9 +236,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    """Text that stays text: it cannot end a Markdown cell or line, nor begin HTML."""
+    """Text that stays text: it cannot end a Markdown cell or line, nor begin markup or HTML."""
     text = " ".join(str(value).split())
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "\\|")
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]!~|])", r"\\\1", text)
 
 
 def _inert(table: pd.DataFrame) -> pd.DataFrame:

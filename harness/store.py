@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import pandas as pd
 
-from harness.contract import HarnessError
+from harness.contract import HarnessError, one_line
 
 SCHEMA_VERSION = 1
 JOURNAL = "journal.jsonl"
@@ -170,8 +170,10 @@ def load(path: str | Path) -> Run:
         pd.DataFrame(list(trials.values()), columns=TRIAL_COLUMNS).astype(
             {"seed": "Int64", "batch": "Int64", "time": "Int64"}
         ),
-        _numbers(rows["parity"], PARITY_COLUMNS, ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"]),
-        _numbers(rows["gradients"], GRADIENT_COLUMNS, ["error", "allowed", "expected"]),
+        _numbers(rows["parity"], PARITY_COLUMNS, ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"]).fillna(
+            {"rmse": math.inf, "max_abs_error": math.inf}  # JSON has no infinity
+        ),
+        _numbers(rows["gradients"], GRADIENT_COLUMNS, ["error", "allowed", "expected"]).fillna({"error": math.inf}),
         _numbers(rows["scores"], SCORE_COLUMNS, ["score", "trainer_score"]).astype({"agreeing_rows": "Int64"}),
         _numbers(rows["curves"], CURVE_COLUMNS, ["epoch", "training_loss", "score"]),
         _read_samples(folder, trials),
@@ -195,10 +197,14 @@ def _read_header(folder: Path) -> dict[str, Any]:
         raise HarnessError(f"'{folder}' is not a run: {RUN_FILE} cannot be read ({error.strerror})") from error
     except ValueError as error:
         raise HarnessError(f"'{folder / RUN_FILE}' is damaged: {error}") from error
-    if header.get("schema_version") != SCHEMA_VERSION:
+    if not isinstance(header, dict) or "schema_version" not in header:
+        raise HarnessError(f"'{folder / RUN_FILE}' is damaged: it is not a run's header")
+    if header["schema_version"] != SCHEMA_VERSION:
         raise HarnessError(
-            f"'{folder}' has schema version {header.get('schema_version')}; this harness reads {SCHEMA_VERSION}"
+            f"'{folder}' has schema version {header['schema_version']}; this harness reads {SCHEMA_VERSION}"
         )
+    if missing := [key for key in ("name", "baselines", "floors", "environment", "trials") if key not in header]:
+        raise HarnessError(f"'{folder / RUN_FILE}' is damaged: it lacks {', '.join(missing)}")
     return header
 
 
@@ -210,7 +216,10 @@ def _read_journal(path: Path) -> Iterable[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             if line:
-                yield json.loads(line)
+                record = json.loads(line)
+                if not isinstance(record, dict) or not {"trial", "status"} <= record.keys():
+                    raise ValueError("it is not a trial's record")
+                yield record
         except ValueError as error:
             if number == len(lines):
                 return  # the run was cut off while it wrote this record
@@ -222,7 +231,12 @@ def _read_samples(folder: Path, trials: Mapping[str, Mapping[str, Any]]) -> pd.D
     for trial in trials:
         path = folder / "samples" / f"{trial}.csv"
         if path.is_file():
-            frame = pd.read_csv(path)
+            try:
+                frame = pd.read_csv(path)
+            except ValueError as error:  # pandas' parser errors and undecodable bytes
+                raise HarnessError(f"'{path}' is damaged: {one_line(error)}") from error
+            if list(frame.columns) != SAMPLE_COLUMNS[1:]:
+                raise HarnessError(f"'{path}' is damaged: its columns are not {', '.join(SAMPLE_COLUMNS[1:])}")
             frame.insert(0, "trial", trial)
             frames.append(frame)
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=SAMPLE_COLUMNS)

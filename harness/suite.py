@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 import tomllib
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness.contract import HarnessError
+from harness.suites import builtin_suites, builtin_text
 
 Scenario = Literal["single-stream", "offline", "training-step"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9*?._-]+$")]
@@ -76,14 +77,7 @@ class Suite(Section):
     baselines: list[Annotated[str, Field(pattern=r"^[a-z0-9._-]+@[a-z0-9._-]+$")]] = []
     layer: Layer = Layer()
     latency: Latency = Latency()
-    trial_seconds: Annotated[float, Field(gt=0, strict=False)] = 3600.0
-
-
-def builtin_suites() -> dict[str, str]:
-    """The built-in suites: name and description."""
-    folder = resources.files("harness").joinpath("suites")
-    names = sorted(path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml"))
-    return {name: tomllib.loads(_builtin_text(name))["description"] for name in names}
+    trial_seconds: Annotated[float, Field(gt=0, le=604_800, strict=False)] = 3600.0
 
 
 def read_suite(name_or_path: str) -> tuple[str, Suite]:
@@ -93,19 +87,21 @@ def read_suite(name_or_path: str) -> tuple[str, Suite]:
         HarnessError: no such suite, not TOML, or a wrong key or value; one line each.
     """
     if name_or_path in builtin_suites():
-        return name_or_path, parse_suite(_builtin_text(name_or_path), f"built-in suite '{name_or_path}'")
+        return name_or_path, parse_suite(builtin_text(name_or_path), f"built-in suite '{name_or_path}'")
     path = Path(name_or_path)
     if not path.name.endswith(".toml"):
         near = difflib.get_close_matches(name_or_path, builtin_suites(), n=1)
         hint = (
             f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(builtin_suites())}, or give a .toml file"
         )
-        raise HarnessError(f"no suite is called '{name_or_path}'; {hint}")
+        raise HarnessError(f"no suite is called {name_or_path!r}; {hint}")
     try:
         data = path.read_bytes()
         text = data.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise HarnessError(f"suite '{path}' cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise HarnessError(
+            f"suite '{_printable(str(path))}' cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if len(data) > MAX_SUITE_BYTES:
         raise HarnessError(f"suite '{path}' has {len(data)} bytes; a suite has at most {MAX_SUITE_BYTES}")
     return path.name.removesuffix(".toml"), parse_suite(text, f"suite '{path}'")
@@ -119,8 +115,6 @@ def parse_suite(text: str, origin: str) -> Suite:
     """
     try:
         return Suite.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise HarnessError(f"{origin} is not valid TOML: {error}") from error
     except RecursionError as error:
         raise HarnessError(f"{origin} is nested too deeply") from error
     except ValidationError as error:
@@ -128,6 +122,8 @@ def parse_suite(text: str, origin: str) -> Suite:
         first = _explain(problems[0], text)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise HarnessError(f"{origin}, {first}{more}") from error
+    except ValueError as error:  # tomllib's own, and Python's for numbers of thousands of digits
+        raise HarnessError(f"{origin} is not valid TOML: {_printable(str(error))}") from error
 
 
 def override(suite: Suite, **changes: Any) -> Suite:
@@ -144,19 +140,19 @@ def override(suite: Suite, **changes: Any) -> Suite:
         raise HarnessError(f"--{problem['loc'][0]}: {_sentence(problem)}") from error
 
 
-def _builtin_text(name: str) -> str:
-    return resources.files("harness").joinpath("suites", f"{name}.toml").read_text(encoding="utf-8")
-
-
 def _explain(problem: Any, text: str) -> str:
-    keys = [part for part in problem["loc"] if isinstance(part, str) and "[" not in part]
-    key = ".".join(keys)
+    sections: dict[str, type[Section]] = {"layer": Layer, "latency": Latency}
+    keys = [str(part) for part in problem["loc"][: 2 if problem["loc"][0] in sections else 1]]
+    key = _printable(".".join(keys))
     line = _line_of(text, keys)
     if problem["type"] == "extra_forbidden":
-        sections: dict[str, type[Section]] = {"layer": Layer, "latency": Latency}
-        section = sections.get(keys[0], Suite) if len(keys) > 1 else Suite
+        section = sections[keys[0]] if len(keys) > 1 else Suite
         return f"line {line}: unknown key '{key}'; allowed here: {', '.join(section.model_fields)}"
-    return f"line {line}: '{key}' is {problem['input']!r}: {_sentence(problem)}"
+    return f"line {line}: '{key}' is {reprlib.repr(problem['input'])}: {_sentence(problem)}"
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _sentence(problem: Any) -> str:

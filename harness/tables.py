@@ -165,13 +165,13 @@ def _score_columns(run: Run, trials: pd.DataFrame) -> dict[str, Any]:
     if scores.empty:
         return row
     estimate = stats.mean_interval(scores["score"].tolist())
-    possible = (0.0, 1.0) if scores["metric"].iloc[0] == "accuracy" else (0.0, math.inf)
+    most = 1.0 if scores["metric"].iloc[0] == "accuracy" else math.inf
     difference = scores["score"] - scores["trainer_score"]
     return row | {
         "metric": scores["metric"].iloc[0],
         "score": estimate.value,
-        "score_low": max(possible[0], estimate.low),  # no accuracy is above 1, whatever Student's t says
-        "score_high": min(possible[1], estimate.high),
+        "score_low": np.maximum(estimate.low, 0.0),  # no accuracy is above 1, whatever Student's t says
+        "score_high": np.minimum(estimate.high, most),
         "trained_by": accuracy["trained_by"].iloc[0],
         "score_difference": max(difference.dropna(), key=abs, default=math.nan),
         "agreeing_rows": scores["agreeing_rows"].min(),

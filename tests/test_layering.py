@@ -24,7 +24,8 @@ OURS: dict[str, set[str]] = {
     "parity": {"contract"},
     "gradients": {"contract", "parity"},
     "catalog": {"contract", "hookspecs"},
-    "suite": {"contract"},
+    "suite": {"contract", "suites"},
+    "suites": set(),
     "plan": {"catalog", "contract", "suite"},
     "store": {"contract", "tables"},
     "tables": {"stats", "store"},
@@ -44,7 +45,8 @@ OURS: dict[str, set[str]] = {
         *("engine.verification", "plan", "store"),
     },
     "cli": {
-        *("", "catalog", "contract", "engine.run", "environment", "plan", "report", "store", "suite", "terminal"),
+        *("", "catalog", "contract", "engine.run", "environment", "plan", "report", "store", "suite", "suites"),
+        "terminal",
     },
     "": {"architectures", "catalog", "contract", "hookspecs", "ragged", "store"},
 }

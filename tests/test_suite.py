@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness import HarnessError
-from harness.suite import DEFAULT_SUITE, MAX_SUITE_BYTES, Suite, builtin_suites, override, parse_suite, read_suite
+from harness.suite import DEFAULT_SUITE, MAX_SUITE_BYTES, Suite, override, parse_suite, read_suite
+from harness.suites import builtin_suites
 
 # the text of a suite, and what the one line must say
 MISTAKES = {

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from harness.engine.worker import receive, send
 
+FAREWELL_SECONDS = 1.0  # how long a worker that closed its pipe has to end
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -67,8 +68,11 @@ class WorkerProcess:
         try:
             send(self._process.stdin, {"do": do, "with": arguments})
             reply = receive(self._process.stdout)
-        except (OSError, ValueError) as error:
-            reply = None if isinstance(error, OSError) else {"error": {"status": "failed", "reason": str(error)}}
+        except OSError:
+            reply = None
+        except ValueError as error:  # the two sides are out of step from here on
+            self._kill()
+            raise WorkerFailure("failed", f"the worker's reply cannot be read: {error}", alive=False) from error
         finally:
             timer.cancel()
         if reply is None:
@@ -107,7 +111,12 @@ class WorkerProcess:
             self._process.kill()
 
     def _how_it_ended(self) -> str:
-        code = self._process.wait()
-        if code < 0:
-            return f"the worker was ended by {signal.Signals(-code).name}"
-        return f"the worker ended by itself with exit code {code}"
+        try:
+            code = self._process.wait(FAREWELL_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            return "the worker hung up and did not end"
+        if code >= 0:
+            return f"the worker ended by itself with exit code {code}"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return f"the worker was ended by {name}"

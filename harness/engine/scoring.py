@@ -34,7 +34,12 @@ class Scoring:
 
     def _train(self, trials: list[Trial]) -> None:
         """Train these seeds of one variant on one task; some are no rows of their own but serve others."""
-        for trial, outcome, result in self._ask_each("train", trials, self._training):
+        untrainable = self._verification.outcomes.get((trials[0].variant, trials[0].task), Outcome())
+        if untrainable.status in ("ok", "wrong"):
+            answers = self._ask_each("train", trials, self._training)
+        else:  # it could not even be opened or run
+            answers = ((trial, untrainable, {}) for trial in trials)
+        for trial, outcome, result in answers:
             self._trained[trial.variant, trial.task, trial.seed] = (outcome, result)
             planned = self._planned.get((trial.variant, trial.task, trial.seed))
             self._finish(planned or trial, outcome, result, record=planned is not None)

@@ -90,8 +90,7 @@ def sample(
     rng = np.random.default_rng(seed)
     for subject in subjects:
         _warm_up(subject, seconds / 4, clock)
-    gc.collect()
-    gc.freeze()  # what is loaded by now stays; collecting between blocks need not look at it again
+    gc.freeze()  # what is there by now stays; collecting between blocks need not look at it again
     try:
         return _take_turns(subjects, calls, seconds, rng, clock)
     finally:

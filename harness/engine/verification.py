@@ -23,7 +23,7 @@ class Verification:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._yardsticks: dict[tuple[str, LayerSize], tuple[str, list[Observation]]] = {}
+        self._yardsticks: dict[tuple[str, LayerSize], tuple[str, list[Observation]] | WorkerFailure] = {}
         self.outcomes: dict[tuple[Variant, str], Outcome] = {}
 
     def check_all(self) -> None:
@@ -43,9 +43,12 @@ class Verification:
             the outcome, `ok` or `wrong`, and the rows of the parity table.
 
         Raises:
-            WorkerFailure: it could not be opened or run.
+            WorkerFailure: it could not be opened or run, or its architecture's oracle could not.
         """
-        name, yardstick = self._yardsticks[trial.architecture, trial.size]
+        found = self._yardsticks[trial.architecture, trial.size]
+        if isinstance(found, WorkerFailure):
+            raise found
+        name, yardstick = found
         observations = self._observe(worker, trial, opened=moment == "after")
         judgement = judge(observations, yardstick, trial.dtype)
         yard = {(o.case, o.part): o.rmse for o in yardstick}
@@ -83,12 +86,15 @@ class Verification:
         A yardstick that cannot be had here, or fails parity against the equations computed in its dtype, is replaced by
         those equations; the tables say which it was.
         """
-        with self._context.worker() as worker:
-            rows = worker.ask(
-                "equations", self._context.seconds, shapes=self._shapes(trial.task), **self._context.variant(trial)
-            )
-        equations = [Observation(**row) for row in rows]
         key = (trial.architecture, trial.size)
+        request = {"shapes": self._shapes(trial.task), **self._context.variant(trial)}
+        try:
+            with self._context.worker() as worker:
+                rows = worker.ask("equations", self._context.seconds, **request)
+        except WorkerFailure as failure:
+            self._yardsticks[key] = failure
+            return
+        equations = [Observation(**row) for row in rows]
         self._yardsticks[key] = (EQUATIONS, equations)
         model = self._context.plan.yardsticks.get(trial.architecture)
         if model is not None:

@@ -6,6 +6,7 @@ Whatever plugins print goes to the worker's log instead.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -222,16 +223,13 @@ def serve(handlers: Callable[[], Any], requests: IO[bytes], replies: IO[bytes]) 
 
 
 def _describe(error: BaseException) -> dict[str, str]:
-    from harness.contract import HarnessError, Unsupported
+    from harness.contract import HarnessError, Unsupported, one_line
 
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # a stranger's __str__ may raise as well
-        text = "(its message cannot be shown)"
+    with contextlib.suppress(Exception):  # the log may have been closed
+        traceback.print_exception(error)
     frames = traceback.extract_tb(error.__traceback__)
-    traceback.print_exception(error)
     place = f" [{Path(frames[-1].filename).name}:{frames[-1].lineno}]" if frames else ""
-    reason = text if isinstance(error, HarnessError) else f"{type(error).__name__}: {text}{place}"
+    reason = one_line(error) + ("" if isinstance(error, HarnessError) else place)
     return {"status": "unsupported" if isinstance(error, Unsupported) else "failed", "reason": reason[:1000]}
 
 
