@@ -6,12 +6,12 @@ import difflib
 import importlib.metadata
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import pluggy
 
 from harness import hookspecs
-from harness.contract import Architecture, HarnessError, Model, Recipe, Runtime, Task, one_line
+from harness.contract import Architecture, HarnessError, Model, Recipe, Runtime, Task, TaskKind, one_line
 
 KINDS = ("model", "runtime", "task")
 
@@ -141,6 +141,8 @@ def _entry(kind: str, value: Any, plugin: Plugin) -> Entry:
         raise HarnessError(f"runtime {value.name!r}: its frameworks must be a set of names")
     if kind == "task" and not isinstance(value.recipe, Recipe):
         raise HarnessError(f"task {value.name!r}: its recipe must be a harness.Recipe")
+    if kind == "task" and value.kind not in get_args(TaskKind):
+        raise HarnessError(f"task {value.name!r}: its kind must be {' or '.join(get_args(TaskKind))}")
     name = value.name
     if not isinstance(name, str) or not name or not set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-._"):
         raise HarnessError(f"{kind} name {name!r} must be made of a-z, 0-9, '-', '.' and '_'")

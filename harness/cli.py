@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import harness
-from harness.contract import HarnessError
+from harness.contract import HarnessError, one_line
 
 if TYPE_CHECKING:
     from harness.catalog import Catalog
@@ -21,6 +22,7 @@ Exit codes:
   0  every row is ok (or unsupported, or skipped for want of something to train it)
   1  some rows are wrong, failed, crashed or timed out; all others are there
   2  nothing ran: bad input
+  70  a bug of the harness itself
   130  interrupted; finished trials are kept"""
 
 
@@ -36,6 +38,12 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo("harness: interrupted", err=True)
             ctx.exit(130)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            traceback.print_exception(error)
+            click.echo(f"harness: this is a bug of the harness: {one_line(error)}; please report it", err=True)
+            ctx.exit(70)
 
 
 @click.group(cls=Group, epilog=EXIT_CODES)
@@ -90,15 +98,24 @@ def run(suite: str, data_dir: Path | None, out: Path | None, quiet: bool, **over
         if baseline not in map(str, plan.variants()):
             names = ", ".join(map(str, plan.variants()))
             raise HarnessError(f"--baselines: no variant of this run is called '{baseline}'; there are: {names}")
+    for plugin in catalog.plugins:
+        if plugin.failure:
+            click.echo(f"harness: plugin '{plugin.name}' failed to load and is left out: {plugin.failure}", err=True)
     preflight(plan, catalog, data_dir)
     folder = RunFolder(_run_path(out, name), _header(name, chosen, plan, catalog))
     progress = Progress(quiet)
     try:
         with progress:
             execute(plan, catalog, folder, data_dir, progress)
-    finally:
+    except KeyboardInterrupt:
         folder.close()
-        finished = write_report(folder.path)
+        kept = write_report(folder.path).trials
+        click.echo(
+            f"harness: {(kept['status'] == 'ok').sum()} of {len(kept)} trials are kept in {folder.path}", err=True
+        )
+        raise
+    folder.close()
+    finished = write_report(folder.path)
     print_summary(finished)
     click.echo(f"\nReport: {folder.path / 'report.md'}")
     if not set(finished.trials["status"]) <= GOOD_STATUSES:
@@ -176,7 +193,7 @@ def _header(name: str, suite: Suite, plan: Plan, catalog: Catalog) -> dict[str, 
     from harness.environment import environment
 
     owners = {(entry.kind, entry.name): entry.plugin for entry in catalog.entries}
-    distributions = [plugin.distribution for plugin in catalog.plugins]
+    distributions = [plugin.distribution for plugin in catalog.plugins if not plugin.failure]
     return {
         "name": name,
         "suite": suite.model_dump(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -11,6 +12,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import psutil
 
@@ -89,8 +92,16 @@ def _accelerators() -> list[str]:
 
 
 def _commit() -> str | None:
-    """The commit of the harness's own checkout, with `+changes` if it differs; None for an installed package."""
+    """The commit of the checkout the harness was installed from, with `+changes` if it differs; else None.
+
+    Where it was installed from stands in `direct_url.json` (PEP 610).
+    """
     folder = Path(__file__).resolve().parent.parent
+    try:
+        url = json.loads(importlib.metadata.distribution("rnn-harness").read_text("direct_url.json") or "{}")
+        folder = Path(url2pathname(urlparse(url["url"]).path))
+    except (importlib.metadata.PackageNotFoundError, KeyError, ValueError):
+        pass  # installed from an index, or not at all
     if not (folder / ".git").exists():
         return None
     commit = _run(["git", "-C", str(folder), "rev-parse", "HEAD"])

@@ -79,7 +79,7 @@ def check_gradients(
     recipe = Recipe(size.hidden_size, size.num_layers, optimizer="sgd", learning_rate=1.0)
     trainer = runtime.open_trainer(model, weights, kind, recipe, options)
     before = _parameters(model, trainer.weights())
-    loss = trainer.step(trainer.prepare(batch))
+    loss = float(trainer.step(trainer.prepare(batch)))
     after = _parameters(model, trainer.weights())
 
     expected = _oracle_loss(model, kind, size, before, batch)
@@ -105,7 +105,7 @@ def check_timed_trainer(
 ) -> list[GradientCheck]:
     """Ask the very trainer that was timed for one more step: its loss must be the oracle's, its weights must move."""
     before = _parameters(model, trainer.weights())
-    loss = trainer.step(trainer.prepare(batch))
+    loss = float(trainer.step(trainer.prepare(batch)))
     after = _parameters(model, trainer.weights())
     expected = _oracle_loss(model, kind, size, before, batch)
     moved = math.sqrt(sum(float(np.sum((after[name] - before[name]) ** 2)) for name in before))

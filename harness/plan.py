@@ -110,9 +110,14 @@ def make_plan(suite: Suite, catalog: Catalog) -> Plan:
     numbered = tuple(replace(trial, id=f"{number:04d}-{trial.kind}") for number, trial in enumerate(trials, start=1))
     variants = [(model.architecture.name, Variant(model.name, runtime.name)) for model, runtime in pairs]
     architectures = list(dict.fromkeys(name for name, _ in variants))
-    baselines = {name: _baseline(name, suite, variants) for name in architectures}
+    yardsticks = _yardsticks(catalog, pairs)
+    for wanted in suite.baselines:
+        model_name, _, runtime_name = wanted.partition("@")
+        catalog.entry("model", model_name)
+        catalog.entry("runtime", runtime_name)
+    baselines = {name: _baseline(name, suite, variants, yardsticks.get(name)) for name in architectures}
     floors = tuple(dict.fromkeys(m.architecture.name for m, _ in pairs if _computes_nothing(m.architecture)))
-    return Plan(suite, numbered, tuple(task.name for task in tasks), baselines, floors, _yardsticks(catalog, pairs))
+    return Plan(suite, numbered, tuple(task.name for task in tasks), baselines, floors, yardsticks)
 
 
 def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: str, dtype: str) -> Plan:
@@ -126,7 +131,7 @@ def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: 
     model_name, at, runtime_name = name.partition("@")
     if not at and name in catalog.names("runtime") and name not in catalog.names("model"):
         model_name, runtime_name = "*", name
-    suite = override(Suite(), models=[model_name], runtimes=[runtime_name or "*"], device=device, dtype=dtype)
+    suite = override(Suite(), models=[model_name or "*"], runtimes=[runtime_name or "*"], device=device, dtype=dtype)
     pairs = _pairs(suite, catalog)
     trials = tuple(
         Trial(
@@ -168,10 +173,11 @@ def _trials(suite: Suite, catalog: Catalog, task: Task, model: Model, runtime: R
     )
     trainer = _trainer(catalog, model, runtime)
     trials = [base]
-    trials += [
-        replace(base, kind="accuracy", seed=seed, trained_by=trainer, batch=task.recipe.batch_size)
-        for seed in range(suite.seeds)
-    ]
+    if not _computes_nothing(model.architecture):
+        trials += [
+            replace(base, kind="accuracy", seed=seed, trained_by=trainer, batch=task.recipe.batch_size)
+            for seed in range(suite.seeds)
+        ]
     batches = {"single-stream": 1, "offline": suite.latency.offline_batch, "training-step": task.recipe.batch_size}
     for scenario in dict.fromkeys(suite.latency.scenarios):
         if scenario != "training-step" or isinstance(runtime, Trainable):
@@ -250,9 +256,13 @@ def _unambiguous(catalog: Catalog, kind: str) -> list[str]:
     return [name for name in catalog.names(kind) if given.count(name) == 1]
 
 
-def _baseline(architecture: str, suite: Suite, variants: list[tuple[str, Variant]]) -> Variant:
+def _baseline(
+    architecture: str, suite: Suite, variants: list[tuple[str, Variant]], yardstick: Variant | None
+) -> Variant:
+    """The first of the suite's baselines that has the architecture; else the yardstick; else the first variant."""
     own = [variant for name, variant in variants if name == architecture]
-    return next((variant for wanted in suite.baselines for variant in own if str(variant) == wanted), own[0])
+    wanted = [*suite.baselines, str(yardstick)]
+    return next((variant for name in wanted for variant in own if str(variant) == name), own[0])
 
 
 def _computes_nothing(architecture: Architecture) -> bool:

@@ -11,13 +11,27 @@ from typing import Any
 import pandas as pd
 
 from harness.contract import HarnessError
+from harness.stats import samples_needed
 from harness.store import Run, load, write_atomically
 from harness.tables import records
 
-COLUMNS = ("variant", "parity", "score", "single-stream", "vs baseline", "offline", "training step", "seq/s")
-AGREEMENT = "agreement"  # stands after the score where there is room for it
+REPORT_COLUMNS = (
+    *(
+        "variant",
+        "parity",
+        "score",
+        "agreement",
+        "single-stream",
+        "vs baseline",
+        "end-to-end",
+        "end-to-end vs baseline",
+    ),
+    *("offline", "training step", "offline seq/s"),
+)
+COLUMNS = tuple(name for name in REPORT_COLUMNS if name not in ("agreement", "end-to-end vs baseline"))  # of a terminal
 SETTING = ["task", "device", "dtype", "threads"]  # what one table of the summary has in common
 NONE = "–"
+DISAGREEMENT = 1.25
 
 
 def write_report(path: str | Path) -> Run:
@@ -43,7 +57,7 @@ def write_report(path: str | Path) -> Run:
 
 
 def display_table(summary: pd.DataFrame, intervals: bool) -> list[dict[str, str]]:
-    """The summary's rows in words: `COLUMNS` and `AGREEMENT`. With `intervals`, both ends; otherwise ± half of them.
+    """The summary's rows in words: `REPORT_COLUMNS`. With `intervals`, both ends; otherwise ± half of them.
 
     Architectures stay together; within one the baseline comes first and then the fastest single-stream latency. What
     computes nothing stands at the foot.
@@ -62,20 +76,21 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
     """The report: the table first, then what failed, details, environment and how to read it."""
     lines = [f"# {_cell(run.header['name'])}", ""]
     for _, rows in summary.groupby(SETTING, sort=False):
-        task, device, dtype, threads = rows.iloc[0][SETTING]
-        first = rows.iloc[0]
-        size = f"input {first['input_size']}, hidden {first['hidden_size']}, layers {first['num_layers']}"
-        lines += [f"## {_cell(task)} on {_cell(device)}", "", f"{size}; {dtype}; {threads} thread(s) a call.", ""]
-        columns = [*COLUMNS[:3], AGREEMENT, *COLUMNS[3:]]
-        lines += _table(columns, [[row[column] for column in columns] for row in display_table(rows, intervals=True)])
+        task, device, *_ = rows.iloc[0][SETTING]
+        lines += [f"## {_cell(task)} on {_cell(device)}", "", f"{setting(rows, latency)}.", ""]
+        shown = display_table(rows, intervals=True)
+        lines += _table(REPORT_COLUMNS, [[row[column] for column in REPORT_COLUMNS] for row in shown])
         lines += ["", *_legend(run, rows), ""]
+        lines += _disagreement(latency[latency["variant"].isin(rows["variant"]) & (latency["task"] == task)])
+    for plugin in run.header["plugins"]:
+        if plugin["failure"]:
+            lines += [f"Plugin {_cell(plugin['name'])} failed to load and was left out: {_cell(plugin['failure'])}", ""]
     bad = run.trials[run.trials["status"] != "ok"]
     if len(bad):
         lines += ["## Not ok", "", "Every planned trial is a row; these did not end as `ok`.", ""]
-        lines += _table(
-            ("trial", "variant", "task", "status", "reason"),
-            bad[["trial", "variant", "task", "status", "reason"]].to_numpy().tolist(),
-        )
+        same = bad.groupby(["variant", "task", "status", "reason"], sort=False)["trial"].agg(", ".join).reset_index()
+        columns = ["variant", "task", "status", "reason", "trial"]
+        lines += _table(columns, same[columns].to_numpy().tolist())
         lines.append("")
     lines += _details("Trained weights and agreement", _agreement_table(summary))
     lines += _details("Percentiles and end-to-end latency", _latency_table(latency))
@@ -86,39 +101,60 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
 
 READING = (
     "- **parity**: the RMSE against a float64 reference, relative to the yardstick's in the same check, at the worst "
-    "check; it passes up to 2 (plus four units in the last place). A wrong variant gets no latency.",
-    "- **score**: mean over seeds on the test split, with a 95 % interval.",
+    "check; it passes up to 2 (plus four units in the last place). A wrong variant gets no latency, and a training "
+    "step with wrong gradients no training-step latency.",
+    "- **score**: mean over seeds on the test split, with a 95 % interval. Variants that train themselves start from "
+    "random weights of their own, so their scores differ by chance even where they compute the same. A variant that "
+    "cannot train repeats the score of the one whose weights it uses.",
     "- **agreement**: on how many test rows a variant that cannot train gives the same class as the variant that "
     "trained its weights; the fewest over seeds.",
     "- **single-stream**: one sequence a call; **offline**: a batch a call; **training step**: forward, backward and "
-    "optimiser; **seq/s**: sequences a second, offline. Compute boundary: inputs lie ready, results are complete. The "
-    "value is the geometric mean of the processes' medians, its interval 95 % over processes.",
-    "- **vs baseline**: single-stream latency over the baseline's, measured in the same rounds: below 1 is faster.",
+    "optimiser; **seq/s**: sequences a second. Compute boundary: inputs lie ready, results are complete. The value is "
+    "the geometric mean of the processes' medians, its interval 95 % over processes.",
+    "- **end-to-end**: single-stream, from arrays in to arrays out. **vs baseline**: latency over the baseline's, "
+    "measured in the same rounds: below 1 is faster.",
 )
+
+
+def setting(rows: pd.DataFrame, latency: pd.DataFrame) -> str:
+    """The sizes behind one table of the summary: `I=8 H=32 L=1 T=8, offline batch 32, float32, 1 thread a call`."""
+    first = rows.iloc[0]
+    own = latency[latency["variant"].isin(rows["variant"]) & latency["task"].eq(first["task"])]
+    parts = [f"I={first['input_size']} H={first['hidden_size']} L={first['num_layers']}"]
+    if len(own):
+        parts[0] += f" T={own['time'].max()}"
+        parts += [f"{s} batch {b}" for s, b in own.groupby("scenario", sort=False)["batch"].max().items() if b > 1]
+    threads = first["threads"]
+    return ", ".join([*parts, str(first["dtype"]), f"{threads} thread{'' if threads == 1 else 's'} a call"])
 
 
 def _display_row(row: dict[str, Any], intervals: bool) -> dict[str, str]:
     parity = row["parity"]
     if parity == "ok":
         parity = "exact" if math.isnan(row["parity_ratio"]) else f"ok {row['parity_ratio']:.2f}×"
-    ratio = NONE
-    if row["variant"] == row["baseline"]:
-        ratio = NONE if row["is_floor"] else "baseline"
-    elif not math.isnan(row["single_stream_ratio"]):
-        value, low, high = (row[f"single_stream_{name}"] for name in ("ratio", "ratio_low", "ratio_high"))
-        ratio = f"{value:.2f}× ({low:.2f}–{high:.2f})" if intervals else f"{value:.2f}× {_percent(low, high)}"
     throughput = row["offline_throughput_per_s"]
     return {
         "variant": row["variant"],
         "parity": parity,
         "score": _score(row, intervals),
-        AGREEMENT: NONE if pd.isna(row["agreeing_rows"]) else f"{row['agreeing_rows']} of {row['rows']}",
-        "single-stream": _duration(row, "single_stream", intervals),
-        "vs baseline": ratio,
-        "offline": _duration(row, "offline", intervals),
-        "training step": _duration(row, "training_step", intervals),
-        "seq/s": NONE if math.isnan(throughput) else f"{throughput:,.0f}",
+        "agreement": NONE if pd.isna(row["agreeing_rows"]) else f"{row['agreeing_rows']} of {row['rows']}",
+        "single-stream": _duration(row, "single_stream", "latency_", intervals),
+        "vs baseline": _ratio(row, "single_stream_ratio", intervals),
+        "end-to-end": _duration(row, "single_stream", "end_to_end_", intervals),
+        "end-to-end vs baseline": _ratio(row, "single_stream_end_to_end_ratio", intervals),
+        "offline": _duration(row, "offline", "latency_", intervals),
+        "training step": _duration(row, "training_step", "latency_", intervals),
+        "offline seq/s": NONE if math.isnan(throughput) else f"{float(f'{throughput:.3g}'):,.0f}",
     }
+
+
+def _ratio(row: dict[str, Any], name: str, intervals: bool) -> str:
+    if row["variant"] == row["baseline"]:
+        return NONE if row["is_floor"] else "baseline"
+    value, low, high = (row[name + end] for end in ("", "_low", "_high"))
+    if math.isnan(value):
+        return NONE
+    return f"{value:.2f}× ({low:.2f}–{high:.2f})" if intervals else f"{value:.2f}× {_percent(low, high)}".strip()
 
 
 def _score(row: dict[str, Any], intervals: bool) -> str:
@@ -126,17 +162,18 @@ def _score(row: dict[str, Any], intervals: bool) -> str:
         return NONE
     scale, digits, unit = (100, ".2f", " %") if row["metric"] == "accuracy" else (1, ".3g", "")
     value, low, high = (scale * row[name] for name in ("score", "score_low", "score_high"))
-    if math.isnan(low):
-        return f"{value:{digits}}{unit}"
-    if intervals:
-        return f"{value:{digits}}{unit} ({low:{digits}}–{high:{digits}})"
-    return f"{value:{digits}}{unit} ±{(high - low) / 2:.2g}"
+    text = f"{value:{digits}}{unit}"
+    if not math.isnan(low):
+        text += f" ({low:{digits}}–{high:{digits}})" if intervals else f" ±{(high - low) / 2:.2g}"
+    return f"{text}, trainer {row['trainer_status']}" if row["trainer_status"] in ("wrong", "failed") else text
 
 
-def _duration(row: dict[str, Any], scenario: str, intervals: bool) -> str:
-    value, low, high = (row[f"{scenario}_{name}"] for name in ("latency_s", "latency_low_s", "latency_high_s"))
+def _duration(row: dict[str, Any], scenario: str, boundary: str, intervals: bool) -> str:
+    """The latency, or the word for why there is none."""
+    value, low, high = (row[f"{scenario}_{boundary}{end}"] for end in ("s", "low_s", "high_s"))
     if math.isnan(value):
-        return NONE
+        status = row[f"{scenario}_status"]
+        return NONE if pd.isna(status) or status == "ok" else str(status)
     if intervals and not math.isnan(low):
         scale, unit = _unit(value)
         return f"{_three_digits(value * scale)} {unit} ({_three_digits(low * scale)}–{_three_digits(high * scale)})"
@@ -164,16 +201,26 @@ def _three_digits(value: float) -> str:
 
 
 def _percent(low: float, high: float) -> str:
-    """Half the width of an interval of logarithms, as a percentage."""
-    return "" if math.isnan(low) else f"±{100 * (math.sqrt(high / low) - 1):.1f}%"
+    """An interval of logarithms around its middle: ± a percentage, or the factor where that would mislead."""
+    if math.isnan(low):
+        return ""
+    factor = math.sqrt(high / low)
+    return f"±{100 * (factor - 1):.1f}%" if factor < 1.1 else f"×÷{factor:.2f}"
 
 
 def _legend(run: Run, rows: pd.DataFrame) -> list[str]:
     baselines = ", ".join(f"`{name}`" for name in dict.fromkeys(rows.loc[~rows["is_floor"], "baseline"].dropna()))
-    metric = next((m for m in rows["metric"] if m), None)
     lines = [f"Baseline of each architecture: {baselines or NONE}."]
-    if metric:
-        lines.append(f"Score: {metric} over {int(rows['seeds'].max())} seeds.")
+    scored = records(rows[rows["metric"].notna()])
+    if scored:
+        best = max(scored, key=lambda row: int(row["seeds"]))
+        scale, unit, note = (100, " %", "") if best["metric"] == "accuracy" else (1, "", ", lower is better")
+        seeds = f"{best['seeds']} seed{'s' if best['seeds'] > 1 else ''}"
+        lines.append(
+            f"Score: {best['metric']}{note}, mean over {seeds}; "
+            f"always answering the same scores {scale * best['trivial_score']:.3g}{unit}."
+        )
+    lines.append("Intervals hold within this run; another run, and another machine, may differ by more.")
     floor = rows[rows["is_floor"] & rows["single_stream_latency_s"].notna()]
     for row in records(floor):
         compute, whole = row["single_stream_latency_s"], row["single_stream_end_to_end_s"]
@@ -182,6 +229,19 @@ def _legend(run: Run, rows: pd.DataFrame) -> list[str]:
             "the harness's own overhead, included in every row and never subtracted."
         )
     return lines
+
+
+def _disagreement(latency: pd.DataFrame) -> list[str]:
+    """A warning where the processes' medians lie so far apart that one number cannot stand for them."""
+    wide = latency[
+        (latency["process_high_s"] > DISAGREEMENT * latency["process_low_s"]) & (latency["boundary"] == "compute")
+    ]
+    items = [
+        f"- {row['variant']}, {row['scenario']}: {seconds(row['process_low_s'])} to {seconds(row['process_high_s'])}"
+        for row in records(wide)
+    ]
+    text = "Processes disagree by more than 25 %, so one number cannot stand for them; their medians range:"
+    return [text, "", *items, ""] if items else []
 
 
 def _agreement_table(summary: pd.DataFrame) -> list[str]:
@@ -201,23 +261,35 @@ def _agreement_table(summary: pd.DataFrame) -> list[str]:
 
 
 def _latency_table(latency: pd.DataFrame) -> list[str]:
-    def bound(row: dict[str, Any], p: str) -> str:
-        known = not math.isnan(row[f"{p}_bound_s"])
-        return f"{seconds(row[f'{p}_s'])} (≤ {seconds(row[f'{p}_bound_s'])})" if known else seconds(row[f"{p}_s"])
+    def percentile(row: dict[str, Any], p: str, quantile: float) -> str:
+        missing = samples_needed(quantile) - row["samples"]
+        bound = f"≤ {seconds(row[f'{p}_bound_s'])}" if missing <= 0 else f"a bound needs {missing} more samples"
+        return f"{seconds(row[f'{p}_s'])} ({bound})"
 
     rows = [
         [
             *(row[name] for name in ("variant", "task", "scenario", "boundary", "batch", "time")),
             seconds(row["latency_s"]),
             f"{seconds(row['latency_low_s'])} to {seconds(row['latency_high_s'])}",
-            bound(row, "p90"),
-            bound(row, "p99"),
+            f"{seconds(row['process_low_s'])} to {seconds(row['process_high_s'])}",
+            percentile(row, "p90", 0.90),
+            percentile(row, "p99", 0.99),
             f"{row['samples']} / {row['processes']}",
         ]
         for row in records(latency)
     ]
-    header = ("variant", "task", "scenario", "boundary", "batch", "time", "median", "95 % interval", "p90 (bound)")
-    return _table((*header, "p99 (bound)", "samples / processes"), rows) if rows else []
+    header = (
+        "variant",
+        "task",
+        "scenario",
+        "boundary",
+        "batch",
+        "time",
+        "latency",
+        "95 % interval",
+        "processes' medians",
+    )
+    return _table((*header, "p90 (bound)", "p99 (bound)", "samples / processes"), rows) if rows else []
 
 
 def _facts(run: Run) -> list[list[Any]]:

@@ -45,7 +45,7 @@ PARITY_COLUMNS = [
     *("yardstick", "problem"),
 ]
 GRADIENT_COLUMNS = ["trial", "process", "what", "error", "allowed", "expected"]
-SCORE_COLUMNS = ["trial", "metric", "score", "rows", "trainer_score", "agreeing_rows"]
+SCORE_COLUMNS = ["trial", "metric", "score", "trivial_score", "rows", "trainer_score", "agreeing_rows"]
 CURVE_COLUMNS = ["trial", "step", "epoch", "training_loss", "score"]
 SAMPLE_COLUMNS = ["trial", "process", "boundary", "block", "turn", "call", "start_s", "elapsed_s"]
 
@@ -174,7 +174,9 @@ def load(path: str | Path) -> Run:
             {"rmse": math.inf, "max_abs_error": math.inf}  # JSON has no infinity
         ),
         _numbers(rows["gradients"], GRADIENT_COLUMNS, ["error", "allowed", "expected"]).fillna({"error": math.inf}),
-        _numbers(rows["scores"], SCORE_COLUMNS, ["score", "trainer_score"]).astype({"agreeing_rows": "Int64"}),
+        _numbers(rows["scores"], SCORE_COLUMNS, ["score", "trivial_score", "trainer_score"]).astype(
+            {"agreeing_rows": "Int64"}
+        ),
         _numbers(rows["curves"], CURVE_COLUMNS, ["epoch", "training_loss", "score"]),
         _read_samples(folder, trials),
     )
@@ -203,7 +205,9 @@ def _read_header(folder: Path) -> dict[str, Any]:
         raise HarnessError(
             f"'{folder}' has schema version {header['schema_version']}; this harness reads {SCHEMA_VERSION}"
         )
-    if missing := [key for key in ("name", "baselines", "floors", "environment", "trials") if key not in header]:
+    if missing := [
+        key for key in ("name", "baselines", "floors", "plugins", "environment", "trials") if key not in header
+    ]:
         raise HarnessError(f"'{folder / RUN_FILE}' is damaged: it lacks {', '.join(missing)}")
     return header
 

@@ -15,7 +15,7 @@ from harness.contract import HarnessError
 from harness.suites import builtin_suites, builtin_text
 
 Scenario = Literal["single-stream", "offline", "training-step"]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9*?._-]+$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9*?._-]+$")]  # names are lower case; others get a hint
 DEFAULT_SUITE = "quick"
 MAX_SUITE_BYTES = 1_000_000
 
@@ -59,8 +59,8 @@ class Suite(Section):
         models, runtimes, tasks: names or patterns (`*`, `hand-*`).
         device, dtype, threads: where and how every variant runs.
         seeds: how many trainings a variant gets on each task; 0 leaves accuracy out.
-        baselines: variants that others are compared with; a row is compared with the first of its own architecture,
-            or else with the first variant of its architecture in the plan.
+        baselines: variants that others are compared with; a row is compared with the first of its own architecture.
+            Where the run has none of them, it is the architecture's yardstick, or else its first variant in the plan.
         layer: overrides of the recipes' sizes.
         latency: how latency is sampled.
         trial_seconds: a worker that takes longer over one step is ended.

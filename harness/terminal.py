@@ -15,9 +15,13 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from harness.report import COLUMNS, SETTING, display_table
+from harness.report import COLUMNS, SETTING, display_table, setting
 from harness.store import Run
 from harness.tables import records
+
+LEGEND = """
+parity: rounding error, times the yardstick's; score ±: 95 % over seeds; latency ± or ×÷: 95 % over processes.
+Single-stream, offline, training step: compute alone; end-to-end: single-stream, arrays in to arrays out."""
 
 
 class Progress:
@@ -65,18 +69,20 @@ class Progress:
 def print_summary(run: Run) -> None:
     """Print one table a task and device, and what is not ok. Off a terminal a table is 120 columns wide."""
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    latency = run.latency
     for _, rows in run.summary.groupby(SETTING, sort=False):
-        task, device, dtype, threads = rows.iloc[0][SETTING]
-        console.print(f"\n{task} on {device}, {dtype}, {threads} thread{'' if threads == 1 else 's'} a call\n")
+        task, device, *_ = rows.iloc[0][SETTING]
+        console.print(f"\n{task} on {device}: {setting(rows, latency)}\n")
         shown = list(COLUMNS)
         table = _table(shown, rows)
         while len(shown) > 1 and Console(width=1000).measure(table).maximum > console.width:
             shown.pop()  # the last columns are left to the report
             table = _table(shown, rows)
         console.print(table)
+    console.print(LEGEND, style="dim")
     bad = run.trials[~run.trials["status"].isin(["ok", "skipped"])]
-    for trial in records(bad):
-        text = f"{trial['trial']} {trial['variant']} on {trial['task']}: {trial['status']}: {trial['reason']}"
+    for trial in records(bad.drop_duplicates(["variant", "task", "status", "reason"])):
+        text = f"{trial['variant']} on {trial['task']}: {trial['status']}: {trial['reason']}"
         console.print(text, markup=False, soft_wrap=True)
 
 

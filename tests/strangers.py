@@ -80,6 +80,8 @@ HABITS = {
     "refuses": "Unsupported when it is opened",
     "hangs": "never returns from its first call",
     "dies while timed": "os._exit once it was called more often than one parity check does",
+    "dies offline": "os._exit at the fifth call in a row with a batch of four, which only timing makes",
+    "raises offline": "a MemoryError instead",
     "dies after timing": "os._exit at the first call with a state after that",
     "is wrong later": "ignores its state from then on",
     "diverges": "is right, and its training loss is not a number",
@@ -133,6 +135,7 @@ class PlainLayer:
         self.habit = habit
         self.size = LayerSize(input_size, hidden_size, num_layers)
         self.calls = 0
+        self.fours = 0  # calls in a row with a batch of four
 
     def __call__(self, weights: Mapping[str, FloatArray], inputs: Inputs) -> Outputs:
         self.calls += 1
@@ -141,6 +144,11 @@ class PlainLayer:
             os._exit(7)
         if self.habit == "dies after timing" and late and inputs.state is not None:
             os._exit(8)
+        self.fours = self.fours + 1 if len(inputs.x) == 4 else 0
+        if self.fours == 5 and self.habit == "dies offline":
+            os._exit(9)
+        if self.fours >= 5 and self.habit == "raises offline":
+            raise MemoryError("too large a batch")
         if self.habit == "is killed":
             os.kill(os.getpid(), 9)
         if self.habit == "raises":

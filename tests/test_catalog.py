@@ -43,6 +43,14 @@ BROKEN = {
         HOOK.format("task") + "return [harness.Task('t', 'classification', 1, 1, 1, print, recipe=None)]",
         "recipe",
     ),
+    "a task of an unknown kind": (
+        HOOK.format("task") + "return [harness.Task('t', 'regresion', 1, 1, 1, print)]",
+        "task 't': its kind must be classification or regression",
+    ),
+    "a task whose kind is no text": (
+        HOOK.format("task") + "return [harness.Task('t', ['regression'], 1, 1, 1, print)]",
+        "task 't': its kind must be classification or regression",
+    ),
     "hook takes an argument nobody gives": (
         "import harness\n@harness.hookimpl\ndef harness_models(speed): return []",
         "speed",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 from strangers import QUICK, World
@@ -116,6 +121,18 @@ BAD = {
     "unknown model": (["run", "good.toml", "--models", "plain-lstn"], "no model is called 'plain-lstn'; did you mean"),
     "pattern of nothing": (["run", "good.toml", "--models", "zzz*"], "no model matches 'zzz*'; there are: plain-lstm"),
     "no model": (["run", "good.toml", "--models", ""], "nothing to run: no model"),
+    "unknown baseline": (
+        ["run", "good.toml", "--baselines", "plain-lstn@plain"],
+        "no model is called 'plain-lstn'; did you mean",
+    ),
+    "baseline on an unknown runtime": (
+        ["run", "good.toml", "--baselines", "plain-lstm@plane"],
+        "no runtime is called 'plane'; did you mean 'plain'?",
+    ),
+    "baseline that is not in this run": (
+        ["run", "good.toml", "--baselines", "sleepy@plain"],
+        "--baselines: no variant of this run is called 'sleepy@plain'; there are: plain-lstm@plain",
+    ),
     "unknown runtime": (["run", "good.toml", "--runtimes", "plane"], "no runtime is called 'plane'; did you mean"),
     "unknown task": (["run", "good.toml", "--tasks", "tinny"], "no task is called 'tinny'; did you mean 'tiny'?"),
     "path for a model": (["run", "good.toml", "--models", "../x"], "--models: "),
@@ -128,6 +145,8 @@ BAD = {
     "report of nothing": (["report", "nowhere"], "'nowhere' is not a run: run.json cannot be read"),
     "report of a folder": (["report", "full"], "'full' is not a run: run.json cannot be read"),
     "check of nothing": (["check", "plain-lstn"], "no model is called 'plain-lstn'; did you mean"),
+    "check in capitals": (["check", "Plain-lstm"], "no model is called 'Plain-lstm'; did you mean 'plain-lstm'?"),
+    "check of an unknown runtime": (["check", "@plane"], "no runtime is called 'plane'; did you mean 'plain'?"),
     "check of a path": (["check", "../x"], "--models: "),
     "check on no device": (["check", "plain-lstm", "--device", "a b"], "--device: "),
 }
@@ -201,11 +220,15 @@ def test_report_makes_the_same_tables_again_and_prints_the_summary(world: World)
     assert [path.read_bytes() for path in files] == before
 
 
+CHECKED = (("ok", "plain-lstm"), ("wrong", "forgetful"), ("unsupported", "sleepy"))
+
+
 @pytest.mark.parametrize(
     ("name", "code", "lines"),
     [
         ("plain-lstm@plain", 0, ["ok           plain-lstm@plain             1 layer", "ok           plain-lstm@plain"]),
         ("sleepy", 0, ["unsupported  sleepy@plain"] * 2),
+        ("@plain", 1, [f"{status:<12} {model}@plain" for status, model in CHECKED for _ in range(2)]),
         ("forgetful", 1, ["wrong        forgetful@plain"] * 2),
     ],
 )
@@ -233,6 +256,118 @@ def test_an_interruption_ends_with_130_and_keeps_what_was_finished(
     text = Path("out/tables/trials.csv").read_text(encoding="utf-8")
     assert text.count(",ok,") == 1
     assert text.count("the run ended before this trial") == 5
+
+
+ENDLESS = """
+import os, time
+import harness
+from strangers import PlainRuntime
+
+class Endless(PlainRuntime):
+    def __init__(self): super().__init__("endless")
+    def initial_weights(self, model, size, seed):
+        if seed == 1:
+            with open(os.environ["STRANGER_PIPE"], "wb", buffering=0) as pipe:
+                pipe.write(model.name.encode() + b"\\n")
+        while seed >= 1:
+            time.sleep(1)
+        return super().initial_weights(model, size, seed)
+
+@harness.hookimpl
+def harness_runtimes(): return [Endless()]
+"""
+
+
+def marked(pipe: Path) -> list[psutil.Process]:
+    """The living processes that know this pipe: a run and its workers."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("STRANGER_PIPE") == str(pipe):
+                found.append(process)
+        except psutil.Error:
+            continue  # gone, a zombie, or somebody else's
+    return found
+
+
+def test_a_real_interruption_ends_the_workers_and_keeps_what_was_finished_and_nothing_else(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add("endless", ENDLESS)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    monkeypatch.setenv("STRANGER_PIPE", str(pipe))
+    text = QUICK.replace("trial_seconds = 60", "trial_seconds = 3600").replace("seeds = 2", "seeds = 3")
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may have ignored it
+    code += "from harness.cli import main; main()"
+    command = [sys.executable, "-c", code, "run", suite(text), "--models=plain-lstm,forgetful", "--runtimes=endless"]
+    process = subprocess.Popen([*command, "--out=out"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert select.select([reader], [], [], 60)[0], "no training got as far as its second seed"
+        model = os.read(reader, 100).decode().splitlines()[0]
+        assert len(marked(pipe)) >= 2
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+        assert marked(pipe) == []
+    finally:
+        os.close(reader)
+        for left in marked(pipe):
+            left.kill()
+        process.communicate()
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1] == "harness: interrupted"
+    assert "Traceback" not in stderr
+    planned = {trial["trial"]: trial for trial in json.loads(Path("out/run.json").read_text("utf-8"))["trials"]}
+    journal = [json.loads(line) for line in Path("out/journal.jsonl").read_text("utf-8").splitlines()]
+    ended = {(planned[r["trial"]]["model"], planned[r["trial"]]["seed"]): r["status"] for r in journal}
+    assert ended.pop(("plain-lstm", None)) == "ok"  # parity
+    assert ended.pop(("forgetful", None)) == "wrong"
+    assert ended[model, 0] == "ok"
+    assert {(seed, status) for (_, seed), status in ended.items()} == {(0, "ok")}
+    assert "the run ended before this trial" in Path("out/report.md").read_text("utf-8")
+
+
+def test_a_bug_of_the_harness_ends_with_70_its_traceback_and_one_last_line(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.engine.scoring import Scoring
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("one\ntwo")
+
+    monkeypatch.setattr(Scoring, "score_all", fail)
+    result = harness("run", suite(QUICK), "--models", "plain-lstm", "--out", "out")
+    assert result.exit_code == 70
+    assert "Traceback (most recent call last)" in result.stderr
+    assert "in fail" in result.stderr
+    last = "harness: this is a bug of the harness: RuntimeError: one two; please report it"
+    assert result.stderr.splitlines()[-1] == last
+    text = Path("out/tables/trials.csv").read_text(encoding="utf-8")
+    assert text.count(",ok,") == 1  # what was finished before is kept
+
+
+def test_a_reader_that_went_away_is_no_bug_of_the_harness(world: World) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", "from harness.cli import main; main()", "list"]
+    with os.fdopen(writer, "wb") as gone:
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.stderr == ""
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_a_plugin_that_failed_to_load_is_named_by_every_run_and_in_its_report(world: World, quiet: list[str]) -> None:
+    world.add("sick", "raise ValueError('the flu')")
+    result = harness("run", suite(PARITY_ONLY), "--models", "plain-lstm", "--out", "out", *quiet)
+    assert result.exit_code == 0
+    said = "harness: plugin 'sick' failed to load and is left out: ValueError: the flu"
+    assert result.stderr.splitlines()[0] == said
+    report = Path("out/report.md").read_text(encoding="utf-8").splitlines()
+    assert "Plugin sick failed to load and was left out: ValueError: the flu" in report
+    assert harness("report", "out").exit_code == 0
+    assert Path("out/report.md").read_text(encoding="utf-8").splitlines() == report
 
 
 def test_the_command_runs_as_a_program_of_its_own(world: World) -> None:

@@ -4,6 +4,7 @@ others' rows are whole."""
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from safetensors.numpy import load_file
 from strangers import QUICK, World
 
 from harness import HarnessError, Unsupported
+from harness.engine.context import Context, Outcome, Stopped
+from harness.engine.process import WorkerFailure
 from harness.engine.run import check_parity, execute, preflight
 from harness.plan import Plan, make_plan
 from harness.store import SAMPLE_COLUMNS, Run, RunFolder, load
 from harness.suite import override, parse_suite
 from harness.tables import records
 
-HEADER = {"name": "engine", "floors": [], "environment": {"versions": {}}}
+HEADER = {"name": "engine", "floors": [], "plugins": [], "environment": {"versions": {}}}
 COMPANY = {
     "good": "",
     "ignores": "ignores its state",
@@ -245,6 +248,152 @@ def test_a_variant_that_dies_in_the_check_after_timing_takes_no_other_with_it(wo
     assert set(run.latency["variant"]) == {"good@plain", "other@plain"}
 
 
+def by_scenario(run: Run, model: str) -> dict[str, tuple[str, str]]:
+    own = run.trials[(run.trials["model"] == model) & (run.trials["kind"] == "latency")]
+    return {trial["scenario"]: (trial["status"], trial["reason"]) for trial in records(own)}
+
+
+@pytest.mark.parametrize(
+    ("habit", "end"),
+    [
+        ("dies offline", ("crashed", "the worker ended by itself with exit code 9")),
+        ("raises offline", ("failed", "MemoryError: too large a batch [strangers.py:")),
+    ],
+)
+def test_timing_that_fails_in_one_scenario_costs_that_scenario_of_that_variant_alone(
+    world: World, tmp_path: Path, habit: str, end: tuple[str, str]
+) -> None:
+    world.add_plain(bad=habit, good="")
+    run = run_all(world, tmp_path / "run", seeds=0)
+    found = by_scenario(run, "bad")
+    assert found["single-stream"] == found["training-step"] == ("ok", "")
+    assert found["offline"][0] == end[0]
+    assert found["offline"][1].startswith(end[1])
+    assert ends(run, "bad")["parity"] == [("ok", "")]
+    timed = run.latency[run.latency["variant"] == "bad@plain"]
+    assert set(timed["scenario"]) == {"single-stream", "training-step"}
+    assert set(timed["processes"]) == {2}
+    assert set(by_scenario(run, "good").values()) == {("ok", "")}
+
+
+TRAINER = """
+import numpy as np
+import harness
+from strangers import PlainRuntime, PlainTrainer
+
+class Trainer(PlainTrainer):
+    def step(self, prepared): return {step}
+
+class Runtime(PlainRuntime):
+    def __init__(self): super().__init__("other")
+    def open_trainer(self, model, weights, kind, recipe, options):
+        {deed}
+        return Trainer(weights, kind, recipe)
+
+@harness.hookimpl
+def harness_runtimes(): return [Runtime()]
+"""
+
+
+@pytest.mark.parametrize(
+    ("deed", "status", "reason"),
+    [
+        ("raise harness.Unsupported('no training on Sundays')", "unsupported", "no training on Sundays"),
+        ("raise ValueError('no head')", "failed", "ValueError: no head [stranger_trainer.py:"),
+        ("import os; os._exit(3)", "crashed", "the worker ended by itself with exit code 3"),
+    ],
+)
+def test_a_trainer_that_cannot_be_opened_costs_the_training_step_and_no_forward_pass(
+    world: World, tmp_path: Path, deed: str, status: str, reason: str
+) -> None:
+    world.add_plain(one="", two="")
+    world.add("trainer", TRAINER.format(step="super().step(prepared)", deed=deed))
+    run = run_all(world, tmp_path / "run", runtimes=["other"], seeds=0)
+    for model in ("one", "two"):
+        found = by_scenario(run, model)
+        assert found["single-stream"] == found["offline"] == ("ok", "")
+        assert found["training-step"][0] == status
+        assert found["training-step"][1].startswith(reason)
+        assert ends(run, model)["parity"] == [("ok", "")]
+    assert set(run.latency["scenario"]) == {"single-stream", "offline"}
+    assert set(run.latency["processes"]) == {2}
+
+
+@pytest.mark.parametrize("kind", ["np.float32", "np.float64", "np.asarray"])
+def test_a_trainer_whose_loss_is_a_number_of_numpys_is_as_good_as_any(world: World, tmp_path: Path, kind: str) -> None:
+    world.add_plain(plain_lstm="")
+    world.add("trainer", TRAINER.format(step=f"{kind}(super().step(prepared))", deed="pass"))
+    run = run_all(world, tmp_path / "run", runtimes=["other"], seeds=1)
+    assert set(statuses(run, "plain-lstm")) == {"ok"}
+    assert set(run.latency["scenario"]) == {"single-stream", "offline", "training-step"}
+    assert run.curves["training_loss"].notna().all()
+
+
+LONGER = """
+import harness
+from dataclasses import replace
+from strangers import TINY
+
+@harness.hookimpl
+def harness_tasks(): return [replace(TINY, name="longer", time=8)]
+"""
+
+
+def test_two_tasks_that_share_a_layer_but_not_a_length_have_parity_at_the_shapes_of_each(
+    world: World, tmp_path: Path
+) -> None:
+    world.add_plain(plain_lstm="")
+    world.add("longer", LONGER)
+    run = run_all(world, tmp_path / "run", seeds=0)
+    assert set(run.trials["status"]) == {"ok"}
+    assert set(zip(run.trials["hidden_size"], run.trials["input_size"], strict=True)) == {(6, 3)}
+    for task, time in (("tiny", 5), ("longer", 8)):
+        timed = run.latency[run.latency["task"] == task]
+        assert set(timed["scenario"]) == {"single-stream", "offline", "training-step"}
+        for kind, process in (("parity", 0), ("latency", 1), ("latency", 2)):
+            trials = run.trials.loc[(run.trials["task"] == task) & (run.trials["kind"] == kind), "trial"]
+            checks = run.parity[run.parity["trial"].isin(trials) & (run.parity["process"] == process)]
+            assert {f"batch {batch}, time {time}, no state" for batch in (1, 4)} <= set(checks["case"])
+
+
+def test_what_a_thread_was_at_when_the_run_is_interrupted_is_not_journalled(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    world.add_plain(plain_lstm="hangs")
+    catalog = world.catalog()
+    plan = make_plan(parse_suite("seeds = 1\n[latency]\nscenarios = []", "suite"), catalog)
+    parity, accuracy = plan.trials
+    folder = RunFolder(tmp_path / "run", {**HEADER, "trials": [], "baselines": {}})
+    context = Context(plan, catalog, folder)
+    context.record(parity, Outcome())
+    started = threading.Event()
+    failures: list[WorkerFailure] = []
+
+    def hang() -> None:
+        with context.worker() as worker:
+            worker.ask("open", 60, key="k", **context.variant(accuracy))
+            started.set()
+            try:
+                worker.ask("parity", 60, key="k", shapes=[])
+            except WorkerFailure as failure:
+                failures.append(failure)
+                context.record(accuracy, Outcome(failure.status, failure.reason))
+
+    def interrupt() -> None:
+        assert started.wait(60)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        context.parallel(lambda job: job(), [interrupt, hang])
+    folder.close()
+    assert [failure.status for failure in failures] in (["crashed"], ["failed"])  # its worker was ended under it
+    (line,) = (tmp_path / "run" / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["trial"] == parity.id
+    with pytest.raises(Stopped), context.worker():
+        raise AssertionError("no worker begins any more")
+
+
 @pytest.mark.slow
 def test_a_variant_that_hangs_is_timed_out_and_the_others_rows_are_whole(world: World, tmp_path: Path) -> None:
     world.add_plain(hangs="hangs", good="")
@@ -428,6 +577,15 @@ def test_a_device_that_is_not_there_is_found_out_before_anything_is_written(worl
         preflight(plan, catalog, None)
     assert not isinstance(raised.value, Unsupported)
     assert str(raised.value) == "runtime 'plain' has no device 'cuda'"
+
+
+def test_a_variant_that_is_broken_says_nothing_of_the_device_and_costs_its_own_rows_alone(world: World) -> None:
+    world.add_plain(plain_lstm="")
+    world.add("player", PLAYER.replace("return PlainRuntime().open(*arguments)", "raise ValueError('broken')"))
+    catalog = world.catalog()
+    preflight(make_plan(parse_suite("device = 'cuda'", "suite"), catalog), catalog, None)
+    with pytest.raises(HarnessError, match="no device 'cuda'"):
+        preflight(make_plan(parse_suite("device = 'cuda'\nruntimes = ['plain']", "suite"), catalog), catalog, None)
 
 
 def test_check_gives_the_outcome_of_every_variant_with_one_and_two_layers(world: World) -> None:

@@ -132,14 +132,33 @@ def test_a_clash_of_names_that_was_asked_for_is_refused(models: list[str]) -> No
         make_plan(Suite(models=models), catalog)
 
 
-def test_the_baseline_of_an_architecture_is_the_first_wanted_one_it_has_or_else_its_first_variant() -> None:
-    catalog = a_catalog(
-        plain_model("a"), plain_model("b"), replace(plain_model("bi"), architecture=BILSTM), PlainRuntime("trains")
-    )
-    baselines = ["zzz@trains", "b@trains", "a@trains"]
-    plan = make_plan(Suite(baselines=baselines), catalog)
-    assert plan.baselines == {"lstm": Variant("b", "trains"), "bilstm": Variant("bi", "trains")}
-    assert make_plan(Suite(), catalog).baselines["lstm"] == Variant("a", "trains")
+def test_the_baseline_of_an_architecture_is_the_first_wanted_one_it_has_in_this_run() -> None:
+    suite = Suite(models=["a", "b"], baselines=["c@fancy", "a@plays", "a@trains"])
+    assert make_plan(suite, BOTH).baselines == {"lstm": Variant("a", "plays")}
+    catalog = a_catalog(plain_model("a"), replace(plain_model("bi"), architecture=BILSTM), PlainRuntime("trains"))
+    plan = make_plan(Suite(baselines=["bi@trains"]), catalog)
+    assert plan.baselines == {"lstm": Variant("a", "trains"), "bilstm": Variant("bi", "trains")}
+
+
+@pytest.mark.parametrize("baselines", [[], ["c@fancy"]])
+def test_without_a_wanted_one_the_baseline_is_the_yardstick_or_else_the_first_variant(baselines: list[str]) -> None:
+    assert make_plan(Suite(models=["a", "b"], baselines=baselines), BOTH).baselines == {"lstm": Variant("b", "trains")}
+    assert make_plan(Suite(models=["a"], baselines=baselines), BOTH).baselines == {"lstm": Variant("a", "trains")}
+    plays = Suite(models=["a", "b"], runtimes=["plays"], baselines=baselines)
+    assert make_plan(plays, BOTH).baselines == {"lstm": Variant("a", "plays")}  # the yardstick is not in this run
+
+
+@pytest.mark.parametrize(
+    ("baseline", "said"),
+    [
+        ("zzz@trains", "no model is called 'zzz'; there are: a, b, c"),
+        ("a@train", "no runtime is called 'train'; did you mean 'trains'?"),
+    ],
+)
+def test_a_baseline_that_is_not_installed_is_refused_with_near_names(baseline: str, said: str) -> None:
+    with pytest.raises(HarnessError) as raised:
+        make_plan(Suite(baselines=["b@trains", baseline]), BOTH)
+    assert str(raised.value) == said
 
 
 def test_the_yardstick_is_the_architectures_own_on_the_runtime_that_trains_it_asked_for_or_not() -> None:
@@ -243,7 +262,8 @@ def test_check_gives_parity_trials_of_every_variant_that_a_name_means_at_every_s
 
     assert checked("a@plays") == [("a@plays", 1), ("a@plays", 2)]
     assert checked("c") == [("c@fancy", 1), ("c@fancy", 2)]
-    assert [name for name, layers in checked("trains") if layers == 1] == ["a@trains", "b@trains"]
+    for name in ("trains", "@trains"):
+        assert [variant for variant, layers in checked(name) if layers == 1] == ["a@trains", "b@trains"]
 
 
 @pytest.mark.parametrize(
@@ -252,6 +272,9 @@ def test_check_gives_parity_trials_of_every_variant_that_a_name_means_at_every_s
         ("zzz", "no model is called 'zzz'"),
         ("zzz@plays", "no model is called 'zzz'"),
         ("a@zzz", "no runtime is called 'zzz'"),
+        ("@train", "no runtime is called 'train'; did you mean 'trains'?"),
+        ("Trains", "no model is called 'Trains'; there are: a, b, c"),
+        ("a@Trains", "no runtime is called 'Trains'; did you mean 'trains'?"),
         ("c@trains", "nothing to run: none of the runtimes trains accepts any of the models c"),
         ("", "--models"),
         ("../x", "--models"),

@@ -57,6 +57,7 @@ DEEDS = {
     "forks-and-exits": "os.fork() and os._exit(6)\n        while True: time.sleep(1)",
     "tells-threads": "raise ValueError(' '.join(os.environ[name] for name in " + repr(THREAD_VARIABLES) + "))",
     "tells-waiting": "raise ValueError(os.environ['OMP_WAIT_POLICY'])",
+    "tells-path": "raise ValueError(os.environ['PYTHONSAFEPATH'])",
 }
 SOURCE = (
     """
@@ -227,8 +228,21 @@ def test_a_worker_that_closes_everything_and_hangs_does_not_hang_the_engine(work
 
 def test_every_native_library_is_told_its_threads_and_not_to_spin(lasting: Callable[[], WorkerProcess]) -> None:
     worker = lasting()
-    assert opening(worker, "tells-threads").reason.startswith("ValueError: 3 3 3 3 [")
+    assert opening(worker, "tells-threads").reason.startswith("ValueError: 3 3 3 3 3 3 [")
     assert opening(worker, "tells-waiting").reason.startswith("ValueError: PASSIVE [")
+
+
+def test_what_lies_in_the_current_folder_does_not_disturb_a_worker(
+    worker: WorkerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("harness/__init__.py", "numpy.py", "json.py", "sitecustomize.py"):
+        path = tmp_path / "here" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("raise SystemExit('the wrong one')", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "here")
+    with WorkerProcess(3, tmp_path / "here.log") as here:
+        assert is_of_use(here)
+        assert opening(here, "tells-path").reason.startswith("ValueError: 1 [")
 
 
 def test_a_worker_that_works_observes_every_case_of_the_grid(lasting: Callable[[], WorkerProcess]) -> None:
@@ -318,8 +332,19 @@ def test_handlers_that_cannot_be_made_are_a_reply_and_are_tried_again() -> None:
     assert len(attempts) == 2
 
 
-def test_what_json_does_not_know_is_sent_as_text() -> None:
-    stream = io.BytesIO()
-    send(stream, {"a": np.float32(0.5), "b": Path("x")})
-    stream.seek(0)
-    assert receive(stream) == {"a": "0.5", "b": "x"}
+@pytest.mark.parametrize("value", [np.float32(0.5), Path("x"), {1, 2}, object()], ids=lambda v: type(v).__name__)
+def test_a_reply_that_json_does_not_know_is_failed_and_not_taken_for_a_text(value: Any) -> None:
+    class Handlers:
+        def give(self, what: int) -> Any:
+            return [{"a": 1}, {"a": value}][what]
+
+    requests, replies = io.BytesIO(), io.BytesIO()
+    for what in (1, 0):
+        send(requests, {"do": "give", "with": {"what": what}})
+    requests.seek(0)
+    serve(Handlers, requests, replies)
+    replies.seek(0)
+    answers: list[Any] = [receive(replies) for _ in range(3)]
+    assert answers[0]["error"]["status"] == "failed"
+    assert f"TypeError: Object of type {type(value).__name__} is not JSON serializable" in answers[0]["error"]["reason"]
+    assert answers[1:] == [{"result": {"a": 1}}, None]

@@ -38,8 +38,11 @@ HOSTILE = [
 VARIANTS = ("a@r", "b@r")
 
 
-def make_run(path: Path, reason: str = "because", status: str = "failed") -> Path:
-    """A run of two variants, the second of which ends badly, with the text in every place a stranger can reach."""
+def make_run(path: Path, reason: str = "because", status: str = "failed", calls: int = 2, spread: float = 2.0) -> Path:
+    """A run of two variants, the second of which ends badly, with the text in every place a stranger can reach.
+
+    The first variant has two processes with so many calls each; the second process takes `spread` times as long.
+    """
     trials: list[dict[str, Any]] = []
     ends: list[dict[str, Any]] = []
     samples: dict[str, list[list[Any]]] = {}
@@ -63,7 +66,11 @@ def make_run(path: Path, reason: str = "because", status: str = "failed") -> Pat
                 row = {"metric": "accuracy", "score": 0.9, "rows": 10, "trainer_score": None, "agreeing_rows": None}
                 end["scores"] = [row]
             elif kind == "latency":
-                samples[name] = [[p, b, 0, 0, c, 0.1, 0.001 * p] for p in (1, 2) for b in ("compute",) for c in (0, 1)]
+                samples[name] = [
+                    [process, "compute", 0, 0, call, 0.1, elapsed]
+                    for process, elapsed in ((1, 0.001), (2, 0.001 * spread))
+                    for call in range(1 + calls)
+                ]
             ends.append(end)
     folder = RunFolder(
         path,
@@ -71,6 +78,10 @@ def make_run(path: Path, reason: str = "because", status: str = "failed") -> Pat
             "name": reason or "no name",
             "baselines": {"lstm": "a@r"},
             "floors": [],
+            "plugins": [
+                {"name": "sound", "distribution": "rnn-sound", "version": "1", "failure": None},
+                {"name": reason, "distribution": reason, "version": reason, "failure": reason},
+            ],
             "trials": trials,
             "environment": {"command": ["harness", reason], reason or "x": reason, "versions": {"y": reason}},
         },
@@ -174,6 +185,41 @@ def test_what_did_not_end_well_is_listed_with_its_status_and_reason(tmp_path: Pa
     text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     for number, kind in ((4, "parity"), (5, "accuracy"), (6, "latency")):
         assert f"| 000{number}-{kind} | b@r | t | {status} | the reason of it |" in text
+
+
+def test_a_plugin_that_failed_to_load_is_named_with_its_reason_and_the_others_are_not(tmp_path: Path) -> None:
+    write_report(make_run(tmp_path / "run", "flu"))
+    lines = (tmp_path / "run" / "report.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in lines if line.startswith("Plugin ")] == ["Plugin flu failed to load and was left out: flu"]
+
+
+@pytest.mark.parametrize(("spread", "noted"), [(2.0, True), (0.5, True), (1.3, True), (1.2, False), (1.0, False)])
+def test_processes_that_disagree_by_more_than_a_quarter_are_noted(tmp_path: Path, spread: float, noted: bool) -> None:
+    write_report(make_run(tmp_path / "run", spread=spread))
+    text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    low, high = sorted((0.001, 0.001 * spread))
+    assert ("Processes disagree by more than 25 %" in text) is noted
+    assert (f"- a@r, single-stream: {seconds(low)} to {seconds(high)}\n" in text) is noted
+    assert f"| {seconds(low)} to {seconds(high)} |" in text  # the processes' medians, disagreement or not
+
+
+@pytest.mark.parametrize(
+    ("calls", "p90", "p99"),
+    [
+        (2, "a bound needs 60 more samples", "a bound needs 658 more samples"),
+        (31, "a bound needs 2 more samples", "a bound needs 600 more samples"),
+        (32, "≤ 2 ms", "a bound needs 598 more samples"),
+        (331, "≤ 2 ms", "≤ 2 ms"),
+    ],
+)
+def test_a_percentile_has_a_bound_or_says_how_many_samples_are_missing(
+    tmp_path: Path, calls: int, p90: str, p99: str
+) -> None:
+    write_report(make_run(tmp_path / "run", calls=calls))
+    text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    (row,) = [line for line in text.splitlines() if line.startswith("| a@r | t | single-stream | compute |")]
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[-4:-1] == [f"2 ms ({p90})", f"2 ms ({p99})", f"{2 * calls} / 2"]
 
 
 def test_a_variant_with_no_numbers_has_dashes_and_the_baseline_comes_first(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ HEADER: dict[str, Any] = {
     "name": "hand-made",
     "baselines": {"lstm": "a@r"},
     "floors": [],
+    "plugins": [],
     "environment": {"os": "none", "versions": {}},
     "trials": [
         {
@@ -195,6 +196,17 @@ def test_a_damaged_run_file_is_named(folder: RunFolder, text: bytes) -> None:
     folder.close()
     (folder.path / "run.json").write_bytes(text)
     with pytest.raises(HarnessError, match=r"run\.json' is damaged"):
+        load(folder.path)
+
+
+@pytest.mark.parametrize("key", HEADER)
+def test_a_run_file_that_lacks_something_says_what(folder: RunFolder, key: str) -> None:
+    folder.close()
+    path = folder.path / "run.json"
+    header = json.loads(path.read_text(encoding="utf-8"))
+    del header[key]
+    path.write_text(json.dumps(header), encoding="utf-8")
+    with pytest.raises(HarnessError, match=rf"run\.json' is damaged: it lacks {key}$"):
         load(folder.path)
 
 

@@ -46,10 +46,13 @@ class Sheet:
         return name
 
     def latency(self, variant: str, seconds: dict[int, list[float]], status: str = "ok", **given: Any) -> str:
-        """A latency trial: of each process the elapsed times, end to end one second more."""
+        """A latency trial: of each process the elapsed times, end to end one second more.
+
+        Before them stands the first call of the turn, a million seconds long, which no estimate may be made of.
+        """
         rows: list[list[Any]] = []
         for process, values in seconds.items():
-            for call, value in enumerate(values):
+            for call, value in enumerate([1e6, *values]):
                 rows.append([process, "compute", 0, 0, call, float(call), value])
                 rows.append([process, "end-to-end", 0, 1, call, float(call), value + 1])
         given = {"scenario": "single-stream", "batch": 1, "time": 5} | given
@@ -57,7 +60,7 @@ class Sheet:
 
     def run(self) -> Run:
         header = {"name": "made by hand", "baselines": self._baselines, "floors": self._floors, "trials": self._trials}
-        folder = RunFolder(self._path, {**header, "environment": {"versions": {}}})
+        folder = RunFolder(self._path, {**header, "plugins": [], "environment": {"versions": {}}})
         for trial, rows in self._samples.items():
             folder.write_samples(trial, rows)
         for end in self._ends:
@@ -93,6 +96,7 @@ def test_the_latency_is_the_geometric_mean_of_the_processes_medians(sheet: Sheet
     assert row["latency_high_s"] == pytest.approx(4 * math.exp(half), rel=1e-9)
     assert row["mean_s"] == pytest.approx(127 / 6)
     assert (row["processes"], row["samples"]) == (2, 6)
+    assert (row["process_low_s"], row["process_high_s"]) == (2.0, 8.0)
     assert row["throughput_per_s"] == pytest.approx(1.0)
     assert row["throughput_low_per_s"] == pytest.approx(4 / row["latency_high_s"])
     assert row["throughput_high_per_s"] == pytest.approx(4 / row["latency_low_s"])
@@ -108,6 +112,17 @@ def test_both_boundaries_are_kept_apart(sheet: Sheet) -> None:
     assert summary["single_stream_latency_s"] == pytest.approx(1)
     assert summary["single_stream_end_to_end_s"] == pytest.approx(2)
     assert math.isnan(summary["offline_latency_s"])
+
+
+def test_the_first_call_of_a_turn_is_recorded_and_no_estimate_is_made_of_it(sheet: Sheet) -> None:
+    sheet.trial("parity", A)
+    sheet.latency(A, {1: [1.0] * 100, 2: [1.0] * 100})
+    run = sheet.run()
+    assert set(run.samples.loc[run.samples["boundary"] == "compute", "elapsed_s"]) == {1.0, 1e6}
+    row = row_of(run.latency, boundary="compute")
+    assert row["samples"] == 200
+    for name in ("latency_s", "process_low_s", "process_high_s", "mean_s", "p90_s", "p90_bound_s", "p99_s"):
+        assert row[name] == pytest.approx(1.0)
 
 
 def test_percentiles_are_of_all_samples_and_have_a_bound_only_where_there_are_enough(sheet: Sheet) -> None:
@@ -174,7 +189,7 @@ def test_a_trial_that_is_not_ok_has_no_latency_anywhere_although_it_has_samples(
     sheet.trial("parity", A)
     sheet.latency(A, {1: [1.0] * 3, 2: [1.0] * 3}, status=status)
     run = sheet.run()
-    assert len(run.samples) == 12
+    assert len(run.samples) == 16
     assert run.latency.empty
     assert run.latency.columns.tolist() == LATENCY_COLUMNS
     row = row_of(run.summary)

@@ -106,7 +106,8 @@ def turns(samples: list[Sample]) -> dict[int, list[tuple[str, str]]]:
 
 
 def counts(samples: list[Sample]) -> Counter[tuple[str, str]]:
-    return Counter((s.key, s.boundary) for s in samples)
+    """How many calls of each subject and boundary count: all but the first of each turn."""
+    return Counter((s.key, s.boundary) for s in samples if s.call > 0)
 
 
 @pytest.fixture(autouse=True)
@@ -175,12 +176,12 @@ def test_the_same_seed_gives_the_same_order_and_another_seed_another() -> None:
     assert orders[0] == orders[1] != orders[2]
 
 
-def test_the_calls_of_a_turn_are_consecutive_and_numbered() -> None:
+def test_the_calls_of_a_turn_are_consecutive_and_numbered_and_one_more_than_count() -> None:
     samples, _, _ = take("ab", calls=13)
     for _, group in itertools.groupby(samples, lambda s: (s.block, s.turn)):
         turn = list(group)
         assert [s.call for s in turn] == list(range(len(turn)))
-        assert len(turn) == (TURN_CALLS if turn[0].block < 2 else 3)
+        assert len(turn) == 1 + (TURN_CALLS if turn[0].block < 2 else 3)
 
 
 # ------------------------------------------------------------------------------------------------- how many
@@ -190,6 +191,23 @@ def test_the_calls_of_a_turn_are_consecutive_and_numbered() -> None:
 def test_with_time_enough_everyone_has_exactly_the_calls_asked_for(calls: int) -> None:
     samples, _, _ = take("ab", calls)
     assert counts(samples) == dict.fromkeys(itertools.product("ab", BOUNDARIES), calls)
+
+
+def test_the_first_call_of_a_turn_uses_up_neither_calls_nor_the_budget() -> None:
+    clock = Clock()
+    late: list[int] = []
+
+    def is_slow_after_another() -> None:
+        if not gc.isenabled() and len(late) % (1 + TURN_CALLS) == 0:
+            clock.now += 1_000_000_000_000
+        if not gc.isenabled():
+            late.append(clock.now)
+
+    work = Work(clock, run_ns=1_000_000_000, at_run=is_slow_after_another)
+    samples = sample([work.subject], 1000, 20.0, 0, clock)
+    assert {s.elapsed_s for s in samples if s.boundary == "compute" and s.call == 0} == {1001.0}
+    assert {s.elapsed_s for s in samples if s.boundary == "compute" and s.call > 0} == {1.0}
+    assert counts(samples) == dict.fromkeys(itertools.product("a", BOUNDARIES), 20)
 
 
 @given(budget=st.integers(0, 60), calls=st.integers(1, 80))
@@ -228,14 +246,24 @@ def test_nothing_to_time_gives_no_samples() -> None:
 
 
 @given(items=st.integers(1, 9), calls=st.integers(1, 30))
-def test_each_boundary_cycles_through_all_inputs_from_the_first(items: int, calls: int) -> None:
+def test_the_calls_cycle_through_all_inputs_from_the_first(items: int, calls: int) -> None:
     clock = Clock()
     work = Work(clock, items=items)
     samples = sample([work.subject], calls, LONG, 3, clock)
     timed = work.prepared[-len(samples) :]
-    for boundary in BOUNDARIES:
-        seen = [item for item, s in zip(timed, samples, strict=True) if s.boundary == boundary]
-        assert seen == [f"a{k % items}" for k in range(calls)]
+    assert timed == [f"a{k % items}" for k in range(len(samples))]
+
+
+@given(keys=st.integers(1, 5), seed=st.integers(0, 100))
+def test_every_subject_and_boundary_is_counted_on_every_input(keys: int, seed: int) -> None:
+    clock = Clock()
+    works = {key: Work(clock, key, items=DISTINCT_INPUTS) for key in "abcde"[:keys]}
+    samples = sample([work.subject for work in works.values()], 140, LONG, seed, clock)
+    timed = {key: work.prepared[WARMUP_CALLS[1] :] for key, work in works.items()}
+    for key, boundary in itertools.product(works, BOUNDARIES):
+        own = [s for s in samples if s.key == key]
+        met = zip(timed[key], own, strict=True)
+        assert len({item for item, s in met if s.boundary == boundary and s.call > 0}) == DISTINCT_INPUTS
 
 
 # ------------------------------------------------------------------------------------------------- warming up
@@ -289,7 +317,7 @@ def test_garbage_is_collected_before_each_block(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(gc, "collect", lambda *_: log.append("collect"))
     samples = sample([work.subject], 12, LONG, 0, clock)
     timed = log[log.index("collect") :]
-    assert timed == ["collect"] + ["run"] * 10 + ["collect"] + ["run"] * 10 + ["collect"] + ["run"] * 4
+    assert timed == ["collect"] + ["run"] * 12 + ["collect"] + ["run"] * 12 + ["collect"] + ["run"] * 6
     assert timed.count("run") == len(samples)
 
 
@@ -387,4 +415,4 @@ def test_a_training_step_is_timed_from_its_batch_to_its_loss() -> None:
     subject = trainer_subject("a", Trainer(), batches)
     assert list(subject.inputs) == batches
     assert [subject.fetch(subject.run(subject.prepare(batch))) for batch in subject.inputs] == [3.0, 4.0]
-    assert len(sample([subject], 3, LONG, 0, Clock())) == 6
+    assert counts(sample([subject], 3, LONG, 0, Clock())) == dict.fromkeys(itertools.product("a", BOUNDARIES), 3)

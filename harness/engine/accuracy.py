@@ -82,7 +82,7 @@ def train(
     step = 0
     for epoch in range(1, recipe.epochs + 1):
         for batch in data.train.rows(rng.permutation(len(data.train.x))).batches(recipe.batch_size):
-            losses.append(trainer.step(trainer.prepare(_cast(batch, options.dtype))))
+            losses.append(float(trainer.step(trainer.prepare(_cast(batch, options.dtype)))))
             step += 1
             if not math.isfinite(losses[-1]):
                 raise HarnessError(f"training diverged: the loss was {losses[-1]} at step {step}")
@@ -120,6 +120,14 @@ def score_of(kind: TaskKind, predictions: FloatArray, targets: Array) -> float:
     if kind == "classification":
         return float(np.mean(_classes(predictions) == targets))
     return float(np.mean((predictions - targets.reshape(predictions.shape)) ** 2))
+
+
+def trivial_score(kind: TaskKind, data: Data) -> float:
+    """The score of always giving the answer that fits the training split best: its commonest class, or its mean."""
+    if kind == "classification":
+        classes, counts = np.unique(data.train.targets, return_counts=True)
+        return float(np.mean(data.test.targets == classes[counts.argmax()]))
+    return float(np.mean((data.test.targets - data.train.targets.mean(axis=0)) ** 2))
 
 
 def agreement(kind: TaskKind, predictions: FloatArray, others: FloatArray) -> int | None:

@@ -37,6 +37,10 @@ class Outcome:
     reason: str = ""
 
 
+class Stopped(Exception):
+    """The run is being interrupted; nothing new may begin."""
+
+
 class Context:
     """One run of a plan. Without a folder nothing is recorded, and without progress nobody is told."""
 
@@ -56,10 +60,17 @@ class Context:
         self._progress = progress
         self._workers: set[WorkerProcess] = set()
         self._journal_lock = threading.Lock()
+        self._is_stopping = False
 
     @contextmanager
     def worker(self) -> Iterator[WorkerProcess]:
-        """A fresh worker, ended at the end."""
+        """A fresh worker, ended at the end.
+
+        Raises:
+            Stopped: the run is being interrupted.
+        """
+        if self._is_stopping:
+            raise Stopped
         log = self.folder.path / "logs" / "workers.log" if self.folder else None
         worker = WorkerProcess(self.plan.suite.threads, log)
         self._workers.add(worker)
@@ -79,6 +90,7 @@ class Context:
                 for future in futures:
                     future.result()
             except BaseException:
+                self._is_stopping = True
                 pool.shutdown(wait=False, cancel_futures=True)
                 for worker in list(self._workers):
                     worker.close()
@@ -97,8 +109,8 @@ class Context:
         }
 
     def record(self, trial: Trial, outcome: Outcome, **tables: list[dict[str, Any]]) -> None:
-        """Append a finished trial to the journal."""
-        if self.folder:
+        """Append a finished trial to the journal; what ends because the run is interrupted is not finished."""
+        if self.folder and not self._is_stopping:
             with self._journal_lock:
                 self.folder.append({"trial": trial.id, "status": outcome.status, "reason": outcome.reason, **tables})
 

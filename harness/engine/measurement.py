@@ -9,7 +9,7 @@ from typing import Any
 from harness.engine.context import Context, Outcome, grouped
 from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.engine.verification import Verification
-from harness.plan import Trial, Variant
+from harness.plan import Trial
 
 
 class Measurement:
@@ -79,14 +79,13 @@ class Measurement:
     def _disentangle(
         self, groups: list[list[Trial]], points: list[Trial], process: int, failure: WorkerFailure
     ) -> None:
-        """Timing failed. Alone, the variant is guilty; in company, each is tried again alone."""
-        variants: set[Variant] = {trial.variant for trial in points}
-        if len(variants) == 1:
-            for trial in points:
-                self._outcomes[trial.id] = Outcome(failure.status, failure.reason)
+        """Timing failed. A trial alone is guilty; a variant alone has its scenarios tried again one by one."""
+        if len(points) == 1:
+            self._outcomes[points[0].id] = Outcome(failure.status, failure.reason)
             return
-        for group in groups:
-            self._measure(group, process)
+        several = len({trial.variant for trial in points}) > 1
+        for part in groups if several else [[trial] for trial in points]:
+            self._measure(part, process)
 
     def _verified(self, worker: WorkerProcess, group: list[Trial], process: int, moment: str) -> bool:
         """Check the very session that is timed and set its trials' outcome. False if the worker died of it."""
@@ -94,6 +93,7 @@ class Measurement:
         try:
             outcome, rows = self._verification.check(worker, group[0], moment)
             self._settle(group, ("parity", process, moment), outcome, rows)
+            group = steps  # what fails from here on is the training step's alone
             if steps and outcome.status == "ok":
                 outcome, rows = self._verification.check_training(worker, steps[0], moment)
                 self._settle(steps, ("gradients", process, moment), outcome, rows)

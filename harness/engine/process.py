@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,10 @@ from typing import Any, Self
 from harness.engine.worker import receive, send
 
 FAREWELL_SECONDS = 1.0  # how long a worker that closed its pipe has to end
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+THREAD_VARIABLES = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
+    *("BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+)
 
 
 class WorkerFailure(Exception):
@@ -37,13 +41,14 @@ class WorkerFailure(Exception):
 class WorkerProcess:
     """A freshly started Python process that serves `harness.engine.worker`.
 
-    Its native libraries are limited to the given number of threads from the start, and wait without spinning.
+    Its native libraries are limited to the given number of threads from the start.
     The engine waits blocked for a reply, so it takes no core from the work it times.
     """
 
     def __init__(self, threads: int, log: Path | None = None, environ: Mapping[str, str] | None = None) -> None:
         environment = dict(os.environ if environ is None else environ)
-        environment |= dict.fromkeys(THREAD_VARIABLES, str(threads)) | {"OMP_WAIT_POLICY": "PASSIVE"}
+        environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+        environment["PYTHONSAFEPATH"] = "1"  # what lies in the user's current folder is not imported
         self._log = log.open("ab") if log else None
         self._process = subprocess.Popen(
             [sys.executable, "-m", "harness.engine.worker"],
@@ -105,10 +110,10 @@ class WorkerProcess:
         self._kill()
 
     def _kill(self) -> None:
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            self._process.kill()
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
 
     def _how_it_ended(self) -> str:
         try:

@@ -107,7 +107,7 @@ class Scoring:
     def _finish(self, trial: Trial, outcome: Outcome, result: dict[str, Any], record: bool = True) -> None:
         scores: list[dict[str, Any]] = []
         if result:
-            names = ("score", "rows", "trainer_score", "agreeing_rows")
+            names = ("score", "trivial_score", "rows", "trainer_score", "agreeing_rows")
             metric = METRICS[self._context.catalog.task(trial.task).kind]
             scores = [{"metric": metric, **{name: result.get(name) for name in names}}]
         if record:

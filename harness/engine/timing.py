@@ -15,7 +15,7 @@ from harness.contract import Inputs, LayerSize, Session, Split, Trainer
 
 Clock = Callable[[], int]
 BOUNDARIES = ("compute", "end-to-end")
-TURN_CALLS = 5  # consecutive calls of one subject before the next one's turn
+TURN_CALLS = 5  # calls of one subject before the next one's turn, besides the first, which finds the other's caches
 WARMUP_CALLS = (5, 100)  # at least, at most
 FEWEST_CALLS = 12
 DISTINCT_INPUTS = 8
@@ -44,7 +44,7 @@ class Sample:
         boundary: `compute` or `end-to-end`.
         block: which round of turns; within a block every subject and boundary has one turn, in random order.
         turn: the place in the block's order.
-        call: which of the turn's calls; the first follows another subject's turn.
+        call: which of the turn's calls; call 0 follows another subject's turn and is left out of estimates.
         start_s: since sampling began, in seconds.
         elapsed_s: how long it took, in seconds.
     """
@@ -110,10 +110,11 @@ def _take_turns(
             for turn, index in enumerate(rng.permutation(len(open_turns))):
                 subject, boundary = open_turns[index]
                 done = taken[subject.key, boundary]
-                for call in range(min(TURN_CALLS, calls - len(done))):
-                    item = subject.inputs[len(done) % len(subject.inputs)]
+                for call in range(1 + min(TURN_CALLS, calls - len(done))):
+                    item = subject.inputs[len(samples) % len(subject.inputs)]
                     start, elapsed = (_compute if boundary == "compute" else _end_to_end)(subject, item, clock)
-                    done.append(elapsed)
+                    if call > 0:
+                        done.append(elapsed)
                     samples.append(
                         Sample(subject.key, boundary, block, turn, call, (start - origin) / 1e9, elapsed / 1e9)
                     )

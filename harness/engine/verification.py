@@ -87,7 +87,7 @@ class Verification:
         those equations; the tables say which it was.
         """
         key = (trial.architecture, trial.size)
-        request = {"shapes": self._shapes(trial.task), **self._context.variant(trial)}
+        request = {"shapes": self._shapes(trial), **self._context.variant(trial)}
         try:
             with self._context.worker() as worker:
                 rows = worker.ask("equations", self._context.seconds, **request)
@@ -107,10 +107,13 @@ class Verification:
         key, seconds = str(trial.variant), self._context.seconds
         if not opened:
             worker.ask("open", seconds, key=key, **self._context.variant(trial))
-        rows = worker.ask("parity", seconds, key=key, shapes=self._shapes(trial.task))
+        rows = worker.ask("parity", seconds, key=key, shapes=self._shapes(trial))
         return [Observation(**row) for row in rows]
 
-    def _shapes(self, task: str) -> list[tuple[int, int]]:
-        """The shapes (batch, time) of the task's forward passes that will be timed."""
-        trials = [t for t in self._context.plan.of("latency", task) if t.scenario != "training-step"]
-        return list(dict.fromkeys((t.batch or 1, t.time or 1) for t in trials))
+    def _shapes(self, trial: Trial) -> list[tuple[int, int]]:
+        """The shapes (batch, time) at which a layer of this architecture and size will be timed, on whatever task."""
+        same = [
+            t for t in self._context.plan.of("latency") if (t.architecture, t.size) == (trial.architecture, trial.size)
+        ]
+        forward = [t for t in same if t.scenario != "training-step"]
+        return list(dict.fromkeys((t.batch or 1, t.time or 1) for t in forward))

@@ -27,7 +27,7 @@ MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 
 def send(stream: IO[bytes], message: Any) -> None:
     """Write one message."""
-    body = json.dumps(message, default=str).encode()
+    body = json.dumps(message).encode()
     stream.write(struct.pack("!I", len(body)) + body)
     stream.flush()
 
@@ -127,6 +127,7 @@ class Worker:
         return {
             "score": curve[-1].score,
             "rows": len(data.test.x),
+            "trivial_score": accuracy.trivial_score(self._catalog.task(task).kind, data),
             "curve": [_finite(asdict(point)) for point in curve],
         }
 
@@ -148,13 +149,13 @@ class Worker:
         data = self._task_data(task, data_dir)
         kind = self._catalog.task(task).kind
         weights = {name: array.astype(options.dtype) for name, array in load_file(weights_path).items()}
-        session = runtime.open(model, accuracy.without_head(weights), options)
-        predictions = accuracy.predict(session, model.architecture, weights, data.test, options.dtype)
-        session.close()
+        with contextlib.closing(runtime.open(model, accuracy.without_head(weights), options)) as session:
+            predictions = accuracy.predict(session, model.architecture, weights, data.test, options.dtype)
         trainer_predictions = np.load(trainer_predictions_path, allow_pickle=False)
         return {
             "score": accuracy.score_of(kind, predictions, data.test.targets),
             "rows": len(data.test.x),
+            "trivial_score": accuracy.trivial_score(self._catalog.task(task).kind, data),
             "agreeing_rows": accuracy.agreement(kind, predictions, trainer_predictions),
         }
 

@@ -7,7 +7,7 @@ Performance of Recurrent Neural Networks on GPUs", arXiv 1604.01946):
 2. U x_t does not depend on the step before. It is taken out of the loop: one large product for all T steps.
 3. The two biases are added to it there, once.
 
-What is left inside the loop is one product and nine element-wise operations. The weights have the names, shapes and
+What is left inside the loop is one product and eight element-wise operations. The weights have the names, shapes and
 gate order (i, f, g, o) of `torch.nn.LSTM`, so its weights load as they are.
 """
 

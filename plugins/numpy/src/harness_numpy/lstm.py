@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness import LayerSize
-from harness.architectures import lstm_weight_shapes
+from harness import BILSTM, LSTM, LayerSize
 
 if TYPE_CHECKING:
     from harness.contract import FloatArray
@@ -28,7 +27,8 @@ class LSTMLayer:
         self.directions = directions
         rng = np.random.default_rng()
         bound = 1 / np.sqrt(hidden_size)
-        shapes = lstm_weight_shapes(LayerSize(input_size, hidden_size, num_layers), directions)
+        architecture = BILSTM if directions == 2 else LSTM
+        shapes = architecture.weight_shapes(LayerSize(input_size, hidden_size, num_layers))
         self.load_parameters({name: rng.uniform(-bound, bound, s).astype(np.float32) for name, s in shapes.items()})
 
     def load_parameters(self, parameters: Mapping[str, FloatArray]) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from harness.contract import FloatArray
 
+    Prepared = tuple[onnxruntime.IOBinding, list[FloatArray]]  # a binding borrows the arrays; who holds it holds them
+
 EXPORT_LIMIT_S = 300.0
 """How long one export may take."""
 
@@ -74,9 +76,12 @@ class OnnxRuntime:
         if forgotten:
             raise harness.HarnessError(f"model '{model.name}': to_parameters gives no {', '.join(forgotten)}")
 
-        providers = [(provider, {"device_id": index}) if ":" in options.device else provider]
+        settings = {"device_id": index} if ":" in options.device else {}
+        if provider == "CUDAExecutionProvider":
+            settings["use_tf32"] = "0"  # float32 means float32
+        providers = [(provider, settings)]
         if provider != "CPUExecutionProvider":
-            providers.append("CPUExecutionProvider")  # for arithmetic on shapes
+            providers.append(("CPUExecutionProvider", {}))  # for arithmetic on shapes
         try:
             session = load(graph, options.threads, providers)
         except Exception as error:  # ONNX Runtime's exceptions share no other base class
@@ -112,7 +117,7 @@ class OnnxSession:
         self._hidden_size = options.size.hidden_size
         self._device = (kind, index) if has_memory(kind, index) else ("cpu", 0)
 
-    def prepare(self, inputs: harness.Inputs) -> onnxruntime.IOBinding:
+    def prepare(self, inputs: harness.Inputs) -> Prepared:
         """Copy nothing that already is contiguous and of the session's dtype; a state not given is zeros."""
         import numpy as np
         import onnxruntime
@@ -124,16 +129,16 @@ class OnnxSession:
             zeros = np.zeros((self._layers, len(inputs.x), self._hidden_size), self._dtype)
             state = (zeros,) * (len(self._inputs) - 1)
         binding = self._session.io_binding()
-        for name, array in zip(self._inputs, (inputs.x, *state), strict=True):
-            array = np.ascontiguousarray(array, self._dtype)
+        arrays = [np.ascontiguousarray(array, self._dtype) for array in (inputs.x, *state)]
+        for name, array in zip(self._inputs, arrays, strict=True):
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, *self._device))
         for name in self._outputs:
             binding.bind_output(name, *self._device)
-        return binding
+        return binding, arrays
 
-    def run(self, prepared: onnxruntime.IOBinding) -> onnxruntime.IOBinding:
-        self._run(prepared)
-        return prepared
+    def run(self, prepared: Prepared) -> onnxruntime.IOBinding:
+        self._run(prepared[0])
+        return prepared[0]
 
     def fetch(self, raw: onnxruntime.IOBinding) -> harness.Outputs:
         y, *state = raw.copy_outputs_to_cpu()

@@ -8,9 +8,9 @@ from harness import Data, Split
 
 SYMBOLS = "EBabcdXY"  # start, end, four noise letters, the two that matter
 TIME = 60
-EARLY = (6, 12)  # first and last step at which the first X or Y may stand; steps count from 0
-LATE = (34, 38)  # the same for the second
-TRAIN_ROWS = 64_000
+EARLY = (14, 20)  # first and last step at which the first X or Y may stand; steps count from 0
+LATE = (34, 40)  # the same for the second
+TRAIN_ROWS = 44_800
 TEST_ROWS = 2_000
 
 

@@ -80,10 +80,10 @@ def open_layer(
             f"runtime '{runtime}' cannot run model '{model.name}' in {options.dtype}; choose one of {', '.join(DTYPES)}"
         )
     device = find_device(runtime, options.device)
-    torch.set_num_threads(options.threads)
+    layer = build(model, options.size)
+    torch.set_num_threads(options.threads)  # after the model's own code, which may have set it
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False  # on by default, and used by its recurrent layers
-    layer = build(model, options.size)
     try:
         layer.to(device, DTYPES[options.dtype])  # before the weights come, so that they are not rounded on the way
     except TypeError as error:  # some accelerators have no float64
