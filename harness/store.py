@@ -26,7 +26,8 @@ JOURNAL = "journal.jsonl"
 RUN_FILE = "run.json"
 STATUSES = {
     "ok": "finished; its numbers stand",
-    "wrong": "parity failed: it does not compute what its architecture says, so its latency is withheld",
+    "wrong": "parity failed: it does not compute what its architecture says, so its latency is withheld; "
+    "for a training step, its gradients are wrong",
     "unsupported": "the runtime says it cannot do this, with its reason",
     "failed": "an exception, with its type, message and place",
     "crashed": "the worker process died, with the signal or exit code",
