@@ -60,7 +60,7 @@ class Catalog:
         if found:
             owners = " and ".join(f"'{entry.plugin.distribution}'" for entry in found)
             raise HarnessError(f"{kind} '{name}' is provided by both {owners}; uninstall one")
-        near = difflib.get_close_matches(name, self.names(kind), n=3)
+        near = difflib.get_close_matches(name.lower(), self.names(kind), n=3)
         hint = (
             f"; did you mean {' or '.join(repr(n) for n in near)}?"
             if near

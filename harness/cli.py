@@ -40,6 +40,8 @@ class Group(click.Group):
             ctx.exit(130)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except BrokenPipeError:
+            raise  # who read the output went away; click ends quietly
         except Exception as error:
             traceback.print_exception(error)
             click.echo(f"harness: this is a bug of the harness: {one_line(error)}; please report it", err=True)
@@ -108,13 +110,13 @@ def run(suite: str, data_dir: Path | None, out: Path | None, quiet: bool, **over
         with progress:
             execute(plan, catalog, folder, data_dir, progress)
     except KeyboardInterrupt:
-        folder.close()
         kept = write_report(folder.path).trials
         click.echo(
-            f"harness: {(kept['status'] == 'ok').sum()} of {len(kept)} trials are kept in {folder.path}", err=True
+            f"harness: {kept['status'].ne('skipped').sum()} of {len(kept)} trials are kept in {folder.path}", err=True
         )
         raise
-    folder.close()
+    finally:
+        folder.close()
     finished = write_report(folder.path)
     print_summary(finished)
     click.echo(f"\nReport: {folder.path / 'report.md'}")

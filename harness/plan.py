@@ -131,7 +131,9 @@ def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: 
     model_name, at, runtime_name = name.partition("@")
     if not at and name in catalog.names("runtime") and name not in catalog.names("model"):
         model_name, runtime_name = "*", name
-    suite = override(Suite(), models=[model_name or "*"], runtimes=[runtime_name or "*"], device=device, dtype=dtype)
+    suite = override(
+        Suite(), models=[model_name or ("*" if at else "")], runtimes=[runtime_name or "*"], device=device, dtype=dtype
+    )
     pairs = _pairs(suite, catalog)
     trials = tuple(
         Trial(

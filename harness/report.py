@@ -88,7 +88,11 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
     bad = run.trials[run.trials["status"] != "ok"]
     if len(bad):
         lines += ["## Not ok", "", "Every planned trial is a row; these did not end as `ok`.", ""]
-        same = bad.groupby(["variant", "task", "status", "reason"], sort=False)["trial"].agg(", ".join).reset_index()
+        same = (
+            bad.groupby(["variant", "task", "status", "reason"], sort=False, dropna=False)["trial"]
+            .agg(", ".join)
+            .reset_index()
+        )
         columns = ["variant", "task", "status", "reason", "trial"]
         lines += _table(columns, same[columns].to_numpy().tolist())
         lines.append("")
@@ -237,7 +241,7 @@ def _disagreement(latency: pd.DataFrame) -> list[str]:
         (latency["process_high_s"] > DISAGREEMENT * latency["process_low_s"]) & (latency["boundary"] == "compute")
     ]
     items = [
-        f"- {row['variant']}, {row['scenario']}: {seconds(row['process_low_s'])} to {seconds(row['process_high_s'])}"
+        f"- {_cell(row['variant'])}, {row['scenario']}: {seconds(row['process_low_s'])} to {seconds(row['process_high_s'])}"
         for row in records(wide)
     ]
     text = "Processes disagree by more than 25 %, so one number cannot stand for them; their medians range:"

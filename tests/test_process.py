@@ -56,7 +56,6 @@ DEEDS = {
     "leaves-a-child": "subprocess.Popen(['sleep', '600']); os._exit(6)",
     "forks-and-exits": "os.fork() and os._exit(6)\n        while True: time.sleep(1)",
     "tells-threads": "raise ValueError(' '.join(os.environ[name] for name in " + repr(THREAD_VARIABLES) + "))",
-    "tells-waiting": "raise ValueError(os.environ['OMP_WAIT_POLICY'])",
     "tells-path": "raise ValueError(os.environ['PYTHONSAFEPATH'])",
 }
 SOURCE = (
@@ -226,10 +225,9 @@ def test_a_worker_that_closes_everything_and_hangs_does_not_hang_the_engine(work
     assert failure.alive is False
 
 
-def test_every_native_library_is_told_its_threads_and_not_to_spin(lasting: Callable[[], WorkerProcess]) -> None:
+def test_every_native_library_is_told_its_threads(lasting: Callable[[], WorkerProcess]) -> None:
     worker = lasting()
     assert opening(worker, "tells-threads").reason.startswith("ValueError: 3 3 3 3 3 3 [")
-    assert opening(worker, "tells-waiting").reason.startswith("ValueError: PASSIVE [")
 
 
 def test_what_lies_in_the_current_folder_does_not_disturb_a_worker(

@@ -74,6 +74,8 @@ class Context:
         log = self.folder.path / "logs" / "workers.log" if self.folder else None
         worker = WorkerProcess(self.plan.suite.threads, log)
         self._workers.add(worker)
+        if self._is_stopping:  # set in between
+            worker.close()
         try:
             with worker:
                 yield worker
