@@ -240,9 +240,9 @@ def _disagreement(latency: pd.DataFrame) -> list[str]:
     wide = latency[
         (latency["process_high_s"] > DISAGREEMENT * latency["process_low_s"]) & (latency["boundary"] == "compute")
     ]
+    ranges = [f"{seconds(row['process_low_s'])} to {seconds(row['process_high_s'])}" for row in records(wide)]
     items = [
-        f"- {_cell(row['variant'])}, {row['scenario']}: {seconds(row['process_low_s'])} to {seconds(row['process_high_s'])}"
-        for row in records(wide)
+        f"- {_cell(row['variant'])}, {row['scenario']}: {text}" for row, text in zip(records(wide), ranges, strict=True)
     ]
     text = "Processes disagree by more than 25 %, so one number cannot stand for them; their medians range:"
     return [text, "", *items, ""] if items else []

@@ -14,12 +14,13 @@ import collections
 import inspect
 import itertools
 import json
+import re
 import sys
 import textwrap
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,18 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 """Largest difference from torch, absolute and relative. Rounding gives 1e-7 and 1e-16, a frozen axis 1e-1."""
 
 
+NEXT_STEP = "write the loop so that TorchScript can read it, or with torch's scan; see docs/plugins.md"
+
+LONGEST_REASON = 200
+"""What an exporter says may be long; the log has all of it."""
+
+
 class ExportError(Exception):
     """One route does not work for this layer. The text is the reason."""
+
+
+class MissingOperatorError(ExportError):
+    """ONNX Runtime has not got an operator of the graph in this dtype."""
 
 
 class Flat(nn.Module):
@@ -71,6 +82,7 @@ class Export:
     def __init__(self, model: harness.Model, size: harness.LayerSize, dtype: str, folder: Path) -> None:
         self.model = model
         self.size = size
+        self.dtype_name = dtype
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.tolerance = TOLERANCE[dtype]
         self.path = folder / "graph.onnx"
@@ -86,7 +98,7 @@ class Export:
         size = self.size
         layer = self.model.build(input_size=size.input_size, hidden_size=size.hidden_size, num_layers=size.num_layers)
         if not isinstance(layer, nn.Module):
-            raise harness.HarnessError(f"its build gives a {type(layer).__name__}, not a torch.nn.Module")
+            raise harness.HarnessError(f"build gives a {type(layer).__name__}, not a torch.nn.Module")
         layer = layer.to(self.dtype).eval()
         generator = torch.Generator().manual_seed(seed)
         bound = size.hidden_size**-0.5
@@ -102,6 +114,21 @@ class Export:
         state = (size.num_layers * self.model.architecture.directions, batch, size.hidden_size)
         shapes = [(batch, length, size.input_size), *(state for _ in self.inputs[1:])]
         return tuple(torch.randn(shape, dtype=self.dtype) for shape in shapes)
+
+    def check_layer(self) -> None:
+        """Call the layer in torch itself, before an exporter can wrap what it says.
+
+        Raises:
+            harness.HarnessError: what the layer raised, or that it does not run.
+        """
+        try:
+            layer = Flat(self.layer(seed=1)).eval()
+            with torch.no_grad():
+                layer(*self.arguments(self.batch, self.time))
+        except harness.HarnessError:
+            raise
+        except Exception as error:
+            raise harness.HarnessError(f"the layer does not run in torch: {first_line(error)}") from error
 
     def dynamo(self) -> onnx.ModelProto:
         """Route 1: torch.export. The names of the free axes are strings: with those it refuses rather than freezes."""
@@ -123,7 +150,7 @@ class Export:
     def script(self) -> onnx.ModelProto:
         """Route 2: TorchScript, which keeps a plain Python loop over time as a loop, and torch's older exporter."""
         layer = self.layer(seed=1)
-        annotate(type(layer), len(self.inputs) - 1, self.path.parent)
+        annotate(layer, len(self.inputs) - 1, self.path.parent)
         arguments = self.arguments(self.batch, self.time)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", r"`?torch\.jit\.(script|trace)", DeprecationWarning)
@@ -176,7 +203,6 @@ class Export:
 
         Raises:
             ExportError: the graph does not run, or differs.
-            harness.Unsupported: ONNX Runtime has no such operator in this dtype.
         """
         layer = self.layer(seed=2)
         try:
@@ -206,7 +232,9 @@ class Export:
             # ONNX Runtime's exceptions share no base class but Exception.
             reason = first_line(error)
             if "not support" in reason or "NOT_IMPLEMENTED" in reason:
-                raise harness.Unsupported(f"ONNX Runtime: {reason}") from error
+                operators = re.findall(r"(?:running|implementation for) (\w+)", reason)  # the innermost stands last
+                missing = f"ONNX Runtime's {operators[-1] if operators else 'graph'} has no {self.dtype_name}"
+                raise MissingOperatorError(missing) from error
             raise ExportError(f"ONNX Runtime: {reason}") from error
         return worst
 
@@ -217,11 +245,13 @@ class Export:
             What is worth knowing about the graph (`record.json`).
 
         Raises:
-            harness.Unsupported: ONNX Runtime cannot run the layer in this dtype.
-            harness.HarnessError: no route passed. The text gives each route's reason.
+            harness.Unsupported: no route passed. The text gives the reason that matters and what to do; the reasons
+                of every route are printed.
+            harness.HarnessError: the layer itself fails, or what it raised.
         """
+        self.check_layer()
         routes: list[Callable[[], onnx.ModelProto]] = [self.dynamo, self.script]
-        reasons, unsupported = [], False
+        refused: dict[str, Exception] = {}
         for route in routes:
             start = time.perf_counter()
             try:
@@ -232,9 +262,8 @@ class Export:
                 self.repair(graph)
                 difference = self.check_numbers(graph)
             except Exception as error:  # the exporters raise anything; the log has all of it
-                traceback.print_exc()
-                unsupported = unsupported or isinstance(error, harness.Unsupported)
-                reasons.append(f"{route.__name__}: {error if isinstance(error, ExportError) else first_line(error)}")
+                print(f"Route {route.__name__}:\n{traceback.format_exc()}", flush=True)
+                refused[route.__name__] = error
                 continue
             onnx.save(graph, self.path)
             operators = collections.Counter(node.op_type for node in nodes(graph))
@@ -249,40 +278,57 @@ class Export:
                 "largest_difference": difference,
                 "example_batch": self.batch,
                 "example_time": self.time,
-                "refused_routes": reasons,
+                "refused_routes": [f"{name}: {first_line(error)}" for name, error in refused.items()],
             }
-        kind = harness.Unsupported if unsupported else harness.HarnessError
-        raise kind("; ".join(reasons))
+        raise harness.Unsupported(self.refusal(refused))
+
+    def refusal(self, refused: Mapping[str, Exception]) -> str:
+        """The one sentence that matters of why every route was refused, and what to do."""
+        for error in refused.values():
+            for cause in causes(error):
+                if isinstance(cause, harness.HarnessError):  # the layer's own words: it knows that it is exported
+                    return str(cause)
+        start = f"cannot be exported to ONNX in {self.dtype_name}"
+        for error in refused.values():
+            if isinstance(error, MissingOperatorError):
+                return (
+                    f"{start}: {error}; {NEXT_STEP if self.dtype_name == 'float32' else f'use float32, or {NEXT_STEP}'}"
+                )
+        last = refused["script"]
+        text = (
+            first_line(last) if len(first_line(last)) <= LONGEST_REASON else f"{first_line(last)[:LONGEST_REASON]}..."
+        )
+        here = re.search(r"^(.*\S.*)\n[ ~]*~ *<--- HERE", str(last), re.MULTILINE)  # where TorchScript stopped
+        return f"{start}: {text}{f' at `{here[1].strip()}`' if here else ''}; {NEXT_STEP}"
 
 
-def annotate(layer: type[nn.Module], states: int, folder: Path) -> None:
-    """Give `forward` the annotations it lacks, from the contract.
+def annotate(layer: nn.Module, states: int, folder: Path) -> None:
+    """Give this layer's `forward` the annotations that TorchScript needs, from the contract.
 
-    TorchScript reads annotations from the source text and takes an argument without one for a tensor. So the method is
-    written anew, to a file in `folder`, and put in the place of the old one. Only ever done in the export's process.
+    TorchScript reads annotations from the source text, takes an argument without one for a tensor, and cannot index a
+    state that may be None. An export always gives a state, so it never is. The method is written anew, to a file in
+    `folder`, and printed. Only this one layer gets it, not its class.
     """
-    forward: Any = layer.forward
+    kind = type(layer)
+    forward: Any = kind.forward
     tree = ast.parse(textwrap.dedent(inspect.getsource(forward)))
     function = tree.body[0]
-    assert isinstance(function, ast.FunctionDef)
-    state = f"Tuple[{', '.join(['Tensor'] * states)}]"
+    if not isinstance(function, ast.FunctionDef):
+        raise ExportError("its forward is not written as a method")
     arguments = function.args.args[1:]
-    required = len(arguments) - len(function.args.defaults)
-    complete = function.returns is not None
-    for position, (argument, hint) in enumerate(zip(arguments, ("Tensor", state, "Tensor"), strict=False)):
-        if argument.annotation is None:
-            complete = False
-            text = hint if position < required else f"Optional[{hint}]"
-            argument.annotation = ast.parse(text, mode="eval").body
-    if complete:
-        return
+    state = f"Tuple[{', '.join(['Tensor'] * states)}]"
+    for argument, hint in zip(arguments, ("Tensor", state, "Optional[Tensor]"), strict=False):
+        if argument.annotation is None or hint is state:
+            argument.annotation = ast.parse(hint, mode="eval").body
+    function.args.defaults = function.args.defaults[-len(arguments[2:]) :] if arguments[2:] else []
     function.returns = function.returns or ast.parse(f"Tuple[Tensor, {state}]", mode="eval").body
     path = folder / "forward.py"
     path.write_text(ast.unparse(ast.fix_missing_locations(tree)))
+    print(f"The forward that TorchScript reads ({path.name}):\n\n{path.read_text()}\n", flush=True)
     flags = annotations.compiler_flag  # the names need not exist in the layer's module
     names: dict[str, Any] = {}
     exec(compile(path.read_text(), str(path), "exec", flags, dont_inherit=True), forward.__globals__, names)
-    layer.forward = names[function.name]
+    layer.__class__ = type(kind.__name__, (kind,), {"__module__": kind.__module__, "forward": names[function.name]})
 
 
 def fold(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -302,13 +348,22 @@ def fold(graph: onnx.ModelProto) -> onnx.ModelProto:
     return onnx_ir.serde.serialize_model(model)
 
 
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
 def first_line(error: BaseException) -> str:
     """The first line of the error that caused it all, with the second if the first only announces it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, ExportError):
+        return str(error)
+    *_, root = causes(error)
+    lines = [line.strip() for line in str(root).splitlines() if line.strip()]
     text = " ".join(lines[:2] if lines and lines[0].endswith(":") else lines[:1])
-    return f"{type(error).__name__}: {text}"
+    return f"{type(root).__name__}: {text}"
 
 
 def main() -> int:

@@ -5,30 +5,27 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import harness
-from harness_onnx.graph import fill, input_names, load, output_names, parameter_shapes
+from harness_onnx.graph import fill, load, parameter_shapes
 
 if TYPE_CHECKING:
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnx
 
     from harness.contract import FloatArray
-
-    Prepared = tuple[onnxruntime.IOBinding, list[FloatArray]]  # a binding borrows the arrays; who holds it holds them
 
 EXPORT_LIMIT_S = 300.0
 """How long one export may take."""
 
 VERSIONS = ("torch", "onnx", "onnxscript", "onnxruntime", "rnn-harness-onnx")
 """The distributions whose versions a kept graph depends on."""
-
-CLOSED = "this session is closed; open a new one"
 
 
 class OnnxRuntime:
@@ -49,22 +46,17 @@ class OnnxRuntime:
             options: `cache_dir` keeps graphs, with a record (`.json`) and a log (`.log`) beside each.
 
         Raises:
-            harness.Unsupported: no execution provider fits the device, or the dtype does not run.
-            harness.HarnessError: the model cannot be exported, or its parameters do not fit the graph.
+            harness.Unsupported: no execution provider fits the device, or the model cannot be exported in the dtype.
+            harness.HarnessError: the model itself fails, its parameters do not fit the graph, or an export died.
         """
-        import onnx
+        from harness_onnx.session import DeviceSession, HostSession, has_memory
 
         if model.framework not in self.frameworks:
             raise harness.Unsupported(f"runtime 'onnxruntime' takes torch models; '{model.name}' is {model.framework}")
         if options.dtype not in ("float32", "float64"):
             raise harness.Unsupported(f"runtime 'onnxruntime' takes float32 and float64, not {options.dtype}")
         provider, kind, index = find_provider(options.device)
-        if options.cache_dir is None:
-            with tempfile.TemporaryDirectory(prefix="harness-onnx-") as folder:
-                graph = onnx.load(exported(model, options, Path(folder)))
-        else:
-            options.cache_dir.mkdir(parents=True, exist_ok=True)
-            graph = onnx.load(exported(model, options, options.cache_dir))
+        graph = load_graph(model, options)
 
         layer_weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
         parameters = model.to_parameters(layer_weights)
@@ -91,67 +83,9 @@ class OnnxRuntime:
             raise harness.Unsupported(
                 f"device '{options.device}': ONNX Runtime could not start {provider}; check its driver and libraries"
             )
-        return harness.ByLength(OnnxSession(session, model.architecture, options, kind, int(index)))
-
-
-class OnnxSession:
-    """A graph with weights, loaded. Inputs are bound to the device by `prepare` and outputs stay there until `fetch`.
-
-    What `run` gives belongs to its prepared input: running that again writes the same values to the same place.
-    """
-
-    def __init__(
-        self,
-        session: onnxruntime.InferenceSession,
-        architecture: harness.Architecture,
-        options: harness.SessionOptions,
-        kind: str,
-        index: int,
-    ) -> None:
-        self._session: onnxruntime.InferenceSession | None = session
-        self._run: Callable[[onnxruntime.IOBinding], None] = session.run_with_iobinding
-        self._inputs = input_names(architecture)
-        self._outputs = output_names(architecture)
-        self._dtype = options.dtype
-        self._layers = options.size.num_layers * architecture.directions
-        self._hidden_size = options.size.hidden_size
-        self._device = (kind, index) if has_memory(kind, index) else ("cpu", 0)
-
-    def prepare(self, inputs: harness.Inputs) -> Prepared:
-        """Copy nothing that already is contiguous and of the session's dtype; a state not given is zeros."""
-        import numpy as np
-        import onnxruntime
-
-        if self._session is None:
-            raise harness.HarnessError(CLOSED)
-        state = inputs.state
-        if state is None:
-            zeros = np.zeros((self._layers, len(inputs.x), self._hidden_size), self._dtype)
-            state = (zeros,) * (len(self._inputs) - 1)
-        binding = self._session.io_binding()
-        arrays = [np.ascontiguousarray(array, self._dtype) for array in (inputs.x, *state)]
-        for name, array in zip(self._inputs, arrays, strict=True):
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, *self._device))
-        for name in self._outputs:
-            binding.bind_output(name, *self._device)
-        return binding, arrays
-
-    def run(self, prepared: Prepared) -> onnxruntime.IOBinding:
-        self._run(prepared[0])
-        return prepared[0]
-
-    def fetch(self, raw: onnxruntime.IOBinding) -> harness.Outputs:
-        y, *state = raw.copy_outputs_to_cpu()
-        return harness.Outputs(y, tuple(state))
-
-    def close(self) -> None:
-        self._session = None
-        self._run = closed
-
-
-def closed(prepared: onnxruntime.IOBinding) -> None:
-    """What a closed session runs."""
-    raise harness.HarnessError(CLOSED)
+        if has_memory(kind, int(index)):
+            return harness.ByLength(DeviceSession(session, model.architecture, options, (kind, int(index))))
+        return harness.ByLength(HostSession(session, model.architecture, options))
 
 
 def find_provider(device: str) -> tuple[str, str, str]:
@@ -163,7 +97,7 @@ def find_provider(device: str) -> tuple[str, str, str]:
     Raises:
         harness.Unsupported: there is none.
     """
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]
 
     kind, _, index = device.partition(":")
     providers = {name.removesuffix("ExecutionProvider").lower(): name for name in onnxruntime.get_available_providers()}
@@ -175,15 +109,21 @@ def find_provider(device: str) -> tuple[str, str, str]:
     return providers[kind], kind, index or "0"
 
 
-def has_memory(kind: str, index: int) -> bool:
-    """Whether arrays can be placed on the device; some providers take theirs from the host."""
-    import onnxruntime
+def load_graph(model: harness.Model, options: harness.SessionOptions) -> onnx.ModelProto:
+    """The model's proved graph, kept in `cache_dir` if there is one.
 
-    try:
-        onnxruntime.OrtValue.ortvalue_from_shape_and_type([1], "float32", kind, index)
-    except Exception:  # ONNX Runtime's exceptions share no other base class
-        return False
-    return True
+    Raises:
+        harness.Unsupported, harness.HarnessError: as `OnnxRuntime.open`. The text names a log, which stays there.
+    """
+    import onnx
+
+    if options.cache_dir is not None:
+        options.cache_dir.mkdir(parents=True, exist_ok=True)
+        return onnx.load(exported(model, options, options.cache_dir))
+    folder = Path(tempfile.mkdtemp(prefix="harness-onnx-"))
+    graph = onnx.load(exported(model, options, folder))
+    shutil.rmtree(folder)  # not after an error: the log is in it
+    return graph
 
 
 def exported(model: harness.Model, options: harness.SessionOptions, folder: Path) -> Path:
@@ -198,15 +138,13 @@ def exported(model: harness.Model, options: harness.SessionOptions, folder: Path
     size = options.size
     versions = "-".join(importlib.metadata.version(name) for name in VERSIONS)
     key = f"{model.name}-{size.input_size}x{size.hidden_size}x{size.num_layers}-{options.dtype}-{versions}"
-    graph, verdict = folder / f"{key}.onnx", folder / f"{key}.verdict.json"
+    graph, verdict, log = (folder / f"{key}{suffix}" for suffix in (".onnx", ".verdict.json", ".log"))
     if not graph.exists() and not verdict.exists():
-        log = folder / f"{key}.log"
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as work:
             try:
                 export(model, options, Path(work))
             except harness.HarnessError as error:
-                kept = "" if options.cache_dir is None else f"; its log is {log}"
-                raise harness.HarnessError(f"{error}{kept}") from error
+                raise harness.HarnessError(f"{error}; its log is {log}") from error
             finally:
                 os.replace(Path(work, "export.log"), log)
             for name, target in (
@@ -220,7 +158,7 @@ def exported(model: harness.Model, options: harness.SessionOptions, folder: Path
         return graph
     found = json.loads(verdict.read_text())
     kind = harness.Unsupported if found["unsupported"] else harness.HarnessError
-    raise kind(f"model '{model.name}' cannot be exported to ONNX in {options.dtype}: {found['reason']}")
+    raise kind(f"model '{model.name}': {found['reason']}; log: {log}")
 
 
 def export(model: harness.Model, options: harness.SessionOptions, folder: Path) -> None:
