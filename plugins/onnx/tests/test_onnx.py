@@ -1,11 +1,13 @@
-"""The onnxruntime runtime: what it refuses, what it keeps, and that every torch model keeps its numbers."""
+"""The onnxruntime runtime: what it refuses, what it keeps, and that every torch model it takes keeps its numbers."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import onnx
 import pytest
 from harness_onnx import graph, runtime
 from harness_onnx.runtime import OnnxRuntime
+from harness_onnx.session import DeviceSession, HostSession
 
 import harness
 
@@ -33,7 +36,7 @@ def build(input_size, hidden_size, num_layers=1):
 
 @harness.hookimpl
 def harness_models():
-    return [harness.Model("{name}", harness.LSTM, "torch", build)]
+    return [harness.Model("stranger-lstm", harness.LSTM, "torch", build)]
 """
 
 LAYERS = """
@@ -63,6 +66,22 @@ class Loop(nn.Module):
             outputs.append(h)
         return torch.stack(outputs, dim=1), (h.unsqueeze(0), c.unsqueeze(0))
 
+class Fussy(Loop):
+    def forward(self, x, state=None):
+        import harness
+        raise harness.Unsupported("a fussy layer runs on Tuesdays only; wait for one")
+
+class Exporting(Loop):
+    def forward(self, x, state=None):
+        import harness
+        if torch.compiler.is_exporting():
+            raise harness.Unsupported("this layer is a kernel that no graph can hold; use runtime eager")
+        return super().forward(x, state)
+
+class Broken(Loop):
+    def forward(self, x, state=None):
+        return self.nothing(x)
+
 class Opaque(Loop):
     def forward(self, x, state=None):
         numbers = x.detach().numpy()  # neither exporter can follow
@@ -72,21 +91,23 @@ class Opaque(Loop):
 
 
 @pytest.fixture
-def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], harness.Model]]:
+def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., harness.Model]]:
     """Installs somebody's distribution with one model, whose layer is the class of that name in LAYERS."""
 
-    def install(layer: str) -> harness.Model:
+    def install(layer: str, plugin: str = PLUGIN) -> harness.Model:
         folder = tmp_path / "site"
         (folder / "stranger-1.0.dist-info").mkdir(parents=True)
         (folder / "stranger-1.0.dist-info" / "METADATA").write_text(
             "Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n"
         )
         (folder / "stranger-1.0.dist-info" / "entry_points.txt").write_text("[harness]\nstranger = stranger\n")
-        (folder / "stranger.py").write_text(PLUGIN.format(layer=layer, name="stranger-lstm"))
+        (folder / "stranger.py").write_text(plugin.replace("{layer}", layer))
         (folder / "stranger_layer.py").write_text(LAYERS)
         monkeypatch.syspath_prepend(folder)
         monkeypatch.setenv("PYTHONPATH", str(folder))
-        return harness.discover().model("stranger-lstm")
+        catalog = harness.discover()
+        (name,) = (entry.name for entry in catalog.entries if entry.plugin.name == "stranger")
+        return catalog.model(name)
 
     yield install
     sys.modules.pop("stranger", None)
@@ -174,7 +195,8 @@ def test_an_export_that_dies_gives_its_last_words(monkeypatch: pytest.MonkeyPatc
     died.write_text("#!/bin/sh\necho loading\necho out of memory\nexit 9\n")
     died.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(died))
-    with pytest.raises(harness.HarnessError, match="died with status 9: out of memory"):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(harness.HarnessError, match="died with status 9: out of memory; its log is "):
         OnnxRuntime().open(model_without_build(), {}, harness.SessionOptions(SIZE))
 
 
@@ -213,6 +235,81 @@ def test_filling_in_takes_the_dtype_of_the_graph() -> None:
     value = onnx.numpy_helper.to_array(filled.graph.initializer[0])
     assert value.dtype == np.float32
     assert value.tolist() == [[0, 2, 4], [1, 3, 5]]
+
+
+def open_echo(kind: type[HostSession] | type[DeviceSession], dtype: str = "float32") -> Any:
+    """A session of one layer, size 2, whose graph made by hand gives what it takes, y being x."""
+    element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    axes: dict[str, tuple[int | str, ...]] = {"x": ("batch", "time", 2), "h_0": (1, "batch", 2), "c_0": (1, "batch", 2)}
+    pairs = [("x", "y"), ("h_0", "h_n"), ("c_0", "c_n")]
+    echo = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", [given], [made]) for given, made in pairs],
+        "echo",
+        [onnx.helper.make_tensor_value_info(given, element, axes[given]) for given, _ in pairs],
+        [onnx.helper.make_tensor_value_info(made, element, axes[given]) for given, made in pairs],
+    )
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    loaded = graph.load(onnx.helper.make_model(echo, opset_imports=opsets, ir_version=10), 1, ["CPUExecutionProvider"])
+    options = harness.SessionOptions(harness.LayerSize(2, 2), dtype=dtype)
+    if kind is DeviceSession:
+        return DeviceSession(loaded, harness.LSTM, options, ("cpu", 0))
+    return HostSession(loaded, harness.LSTM, options)
+
+
+both_sessions = pytest.mark.parametrize("kind", [HostSession, DeviceSession])
+
+
+@both_sessions
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_session_passes_every_array_on_in_its_dtype(kind: type[Any], dtype: str) -> None:
+    session = open_echo(kind, dtype)
+    inputs = random_inputs(harness.Model("", harness.LSTM, "", dict), harness.LayerSize(2, 2), 3, 4)
+    turned = dataclasses.replace(inputs, x=np.asfortranarray(inputs.x))
+    outputs = session.fetch(session.run(session.prepare(turned)))
+    for mine, theirs in zip((outputs.y, *outputs.state), (inputs.x, *(inputs.state or ())), strict=True):
+        assert mine.dtype == dtype
+        assert np.array_equal(mine, theirs.astype(dtype))
+
+
+@both_sessions
+def test_a_state_not_given_is_zeros_of_the_batch_at_every_turn(kind: type[Any]) -> None:
+    session = open_echo(kind)
+    several = [session.prepare(harness.Inputs(np.ones((batch, 4, 2), np.float32))) for batch in (3, 1, 3)]
+    for batch, prepared in zip((3, 1, 3), several, strict=True):
+        h, c = session.fetch(session.run(prepared)).state
+        assert h.shape == c.shape == (1, batch, 2)
+        assert not h.any()
+        assert not c.any()
+
+
+@both_sessions
+def test_outputs_are_no_view_of_a_state_that_is_used_again(kind: type[Any]) -> None:
+    session = open_echo(kind)
+    inputs = harness.Inputs(np.ones((3, 4, 2), np.float32))
+    for _ in range(2):
+        outputs = session.fetch(session.run(session.prepare(inputs)))
+        assert not outputs.state[0].any()
+        outputs.state[0][:] = 7
+        outputs.y[:] = 7
+    assert np.array_equal(inputs.x, np.ones((3, 4, 2)))
+
+
+@both_sessions
+def test_a_closed_session_says_so(kind: type[Any]) -> None:
+    session = open_echo(kind)
+    inputs = harness.Inputs(np.ones((3, 4, 2), np.float32))
+    prepared = session.prepare(inputs)
+    session.close()
+    for method, argument in ((session.prepare, inputs), (session.run, prepared)):
+        with pytest.raises(harness.HarnessError, match="this session is closed; open a new one"):
+            method(argument)
+
+
+def test_on_the_host_what_is_prepared_is_what_onnx_runtime_takes() -> None:
+    x = np.ones((3, 4, 2), np.float32)
+    prepared = open_echo(HostSession).prepare(harness.Inputs(x))
+    assert list(prepared) == ["x", "h_0", "c_0"]
+    assert prepared["x"] is x
 
 
 @pytest.mark.slow
@@ -271,7 +368,7 @@ def test_float64_agrees_with_the_oracle_or_is_refused_with_the_reason(name: str,
     else:
         reason = ""
     if reason:
-        assert "LSTM operator does not support double" in reason
+        assert f"model '{name}': cannot be exported to ONNX in float64: ONNX Runtime's LSTM has no float64; " in reason
         return
     inputs = random_inputs(model, SIZE, 4, 13)
     assert difference(call(session, inputs, "float64"), model.architecture.reference(weights, inputs, SIZE)) < 1e-12
@@ -341,7 +438,7 @@ def test_parameters_that_do_not_fit_the_graph_are_one_clear_error(cache: Path) -
 
 @pytest.mark.slow
 def test_a_plain_python_loop_by_a_stranger_is_kept_as_a_loop(
-    stranger: Callable[[str], harness.Model], tmp_path: Path
+    stranger: Callable[..., harness.Model], tmp_path: Path
 ) -> None:
     model = stranger("Loop")
     weights = random_weights(model)
@@ -354,18 +451,136 @@ def test_a_plain_python_loop_by_a_stranger_is_kept_as_a_loop(
     assert record["operators"]["Loop"] == 1
 
 
+def log_of(error: BaseException) -> Path:
+    """The log that a message names at its end."""
+    return Path(str(error).rpartition("; log: ")[2])
+
+
 @pytest.mark.slow
-def test_a_model_that_cannot_be_exported_is_one_clear_error_and_is_tried_once(
-    stranger: Callable[[str], harness.Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_model_that_cannot_be_exported_is_unsupported_with_what_to_do_and_is_tried_once(
+    stranger: Callable[..., harness.Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     model = stranger("Opaque")
     for _ in range(2):
-        with pytest.raises(
-            harness.HarnessError, match=r"'stranger-lstm' cannot be exported to ONNX in float32: dynamo: .*; script: .*"
-        ) as caught:
+        with pytest.raises(harness.Unsupported) as caught:
             OnnxRuntime().open(model, random_weights(model), harness.SessionOptions(SIZE, cache_dir=tmp_path))
-        assert "\n" not in str(caught.value)
+        text = str(caught.value)
+        assert text.startswith("model 'stranger-lstm': cannot be exported to ONNX in float32: TorchScript stops at `")
+        assert "; write the loop so that TorchScript can read it, or with torch's scan; see docs/plugins.md; " in text
+        assert "\n" not in text
+        assert len(text.partition("; log: ")[0]) < 400
+        assert log_of(caught.value).parent == tmp_path
         monkeypatch.setattr(runtime, "export", None)
+    log = log_of(caught.value).read_text()
+    assert "Route dynamo:\nTraceback" in log
+    assert "Route script:\nTraceback" in log
+    assert "def forward(self, x: Tensor, state: Tuple[Tensor, Tensor])" in log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layer", "sentence"),
+    [
+        ("Fussy", "a fussy layer runs on Tuesdays only; wait for one"),
+        ("Exporting", "this layer is a kernel that no graph can hold; use runtime eager"),
+    ],
+)
+def test_what_a_layer_says_itself_is_given_once_and_alone(
+    stranger: Callable[..., harness.Model], tmp_path: Path, layer: str, sentence: str
+) -> None:
+    model = stranger(layer)
+    with pytest.raises(harness.Unsupported) as caught:
+        OnnxRuntime().open(model, random_weights(model), harness.SessionOptions(SIZE, cache_dir=tmp_path))
+    assert str(caught.value).partition("; log: ")[0] == f"model 'stranger-lstm': {sentence}"
+
+
+@pytest.mark.slow
+def test_a_layer_that_fails_in_torch_has_failed_and_its_log_stays_without_a_cache(
+    stranger: Callable[..., harness.Model], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    model = stranger("Broken")
+    with pytest.raises(harness.HarnessError, match=r"does not run in torch: AttributeError: .*'nothing'") as caught:
+        OnnxRuntime().open(model, random_weights(model), harness.SessionOptions(SIZE))
+    assert not isinstance(caught.value, harness.Unsupported)
+    assert "in forward" in log_of(caught.value).read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_documented_torch_layer_runs_as_it_is_written(
+    stranger: Callable[..., harness.Model], tmp_path: Path, layers: int
+) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "plugins.md").read_text()
+    (code,) = re.findall(r"^```python[^\n]*\n((?:(?!```).)*^class CellLSTM.*?)^```", page, re.MULTILINE | re.DOTALL)
+    hook = "\n\n@harness.hookimpl\ndef harness_models():\n    return [cell_lstm]\n"
+    model = stranger("", "import harness\n" + code + hook)
+    size = dataclasses.replace(SIZE, num_layers=layers)
+    weights = random_weights(model, size)
+    session = OnnxRuntime().open(model, cast(weights, "float32"), harness.SessionOptions(size, cache_dir=tmp_path))
+    for batch, time in [(1, 1), (4, 13), (33, 40)]:
+        for inputs in (given := random_inputs(model, size, batch, time), dataclasses.replace(given, state=None)):
+            assert difference(call(session, inputs), model.architecture.reference(weights, inputs, size)) < 1e-6
+
+
+@pytest.mark.slow
+def test_a_layer_with_one_state_array_takes_it_as_torch_gru_does(
+    stranger: Callable[..., harness.Model], tmp_path: Path
+) -> None:
+    plugin = """
+import dataclasses
+import harness
+
+def build(input_size, hidden_size, num_layers=1):
+    import torch
+    return torch.nn.GRU(input_size, hidden_size, num_layers, batch_first=True)
+
+@harness.hookimpl
+def harness_models():
+    gru = dataclasses.replace(harness.LSTM, name="gru", state_names=("h",))
+    return [harness.Model("stranger-gru", gru, "torch", build)]
+"""
+    torch_shapes = {"weight_ih_l0": (18, 5), "weight_hh_l0": (18, 6), "bias_ih_l0": (18,), "bias_hh_l0": (18,)}
+    weights = {name: np.full(shape, 0.1, np.float32) for name, shape in torch_shapes.items()}
+    model = stranger("", plugin)
+    session = OnnxRuntime().open(model, weights, harness.SessionOptions(SIZE, cache_dir=tmp_path))
+    outputs = call(session, random_inputs(model, SIZE, 4, 13))
+    (state,) = outputs.state
+    assert np.array_equal(state[0], outputs.y[:, -1])
+
+
+@pytest.mark.slow
+def test_two_processes_that_export_one_model_at_once_both_succeed(
+    stranger: Callable[..., harness.Model], tmp_path: Path
+) -> None:
+    model, graphs = stranger("Loop"), tmp_path / "graphs"
+    code = (
+        "import sys, pathlib, numpy as np, harness\n"
+        "catalog, size = harness.discover(), harness.LayerSize(5, 6)\n"
+        "model = catalog.model(sys.argv[1])\n"
+        "shapes = model.architecture.weight_shapes(size)\n"
+        "weights = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}\n"
+        "options = harness.SessionOptions(size, cache_dir=pathlib.Path(sys.argv[2]))\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "session = catalog.runtime('onnxruntime').open(model, weights, options)\n"
+        "outputs = session.fetch(session.run(session.prepare(harness.Inputs(np.ones((2, 3, 5), np.float32)))))\n"
+        "print(outputs.y.tolist())\n"
+    )
+    command = [sys.executable, "-c", code, model.name, str(graphs)]
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    processes = [subprocess.Popen(command, text=True, **pipes) for _ in range(2)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answers = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], answers
+    assert answers[0] == answers[1]
+    assert sorted(path.suffix for path in graphs.iterdir()) == [".json", ".log", ".onnx"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The `onnxruntime` runtime: any torch model, exported to ONNX, proved against torch, and run by ONNX Runtime.
+"""The `onnxruntime` runtime: torch models, exported to ONNX, proved against torch, and run by ONNX Runtime.
 
 Importing this module imports neither torch, NumPy, onnx nor ONNX Runtime; opening a session does, but never torch.
 """

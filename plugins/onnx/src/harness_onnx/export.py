@@ -43,7 +43,7 @@ TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 """Largest difference from torch, absolute and relative. Rounding gives 1e-7 and 1e-16, a frozen axis 1e-1."""
 
 
-NEXT_STEP = "write the loop so that TorchScript can read it, or with torch's scan; see docs/plugins.md"
+READABLE = "so that TorchScript can read it, or with torch's scan; see docs/plugins.md"
 
 LONGEST_REASON = 200
 """What an exporter says may be long; the log has all of it."""
@@ -58,15 +58,18 @@ class MissingOperatorError(ExportError):
 
 
 class Flat(nn.Module):
-    """A layer whose state is spread out: `(x, *state) -> (y, *state)`, because a graph knows no nested tuples."""
+    """A layer whose state is spread out: `(x, *state) -> (y, *state)`, because a graph knows no nested tuples.
+
+    A layer with one state array takes and gives it as `torch.nn.GRU` does: a tensor, not a tuple of one.
+    """
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, x: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        y, last = self.layer(x, state)
-        return (y, *last)
+        y, last = self.layer(x, state if len(state) > 1 else state[0])
+        return (y, *last) if len(state) > 1 else (y, last)
 
 
 class Export:
@@ -291,15 +294,19 @@ class Export:
         start = f"cannot be exported to ONNX in {self.dtype_name}"
         for error in refused.values():
             if isinstance(error, MissingOperatorError):
-                return (
-                    f"{start}: {error}; {NEXT_STEP if self.dtype_name == 'float32' else f'use float32, or {NEXT_STEP}'}"
+                step = (
+                    "write the loop" if self.dtype_name == "float32" else "use float32, or write the cell and the loop"
                 )
+                return f"{start}: {error}; {step} {READABLE}"
         last = refused["script"]
-        text = (
-            first_line(last) if len(first_line(last)) <= LONGEST_REASON else f"{first_line(last)[:LONGEST_REASON]}..."
-        )
+        text = first_line(last)
         here = re.search(r"^(.*\S.*)\n[ ~]*~ *<--- HERE", str(last), re.MULTILINE)  # where TorchScript stopped
-        return f"{start}: {text}{f' at `{here[1].strip()}`' if here else ''}; {NEXT_STEP}"
+        if here:
+            words = text.removeprefix("RuntimeError: ").partition(' File "')[0].rstrip(".:")
+            text = f"TorchScript stops at `{here[1].strip()}`: {words}"
+        if len(text) > LONGEST_REASON:
+            text = f"{text[:LONGEST_REASON]}..."
+        return f"{start}: {text}; write the loop {READABLE}"
 
 
 def annotate(layer: nn.Module, states: int, folder: Path) -> None:
@@ -316,9 +323,9 @@ def annotate(layer: nn.Module, states: int, folder: Path) -> None:
     if not isinstance(function, ast.FunctionDef):
         raise ExportError("its forward is not written as a method")
     arguments = function.args.args[1:]
-    state = f"Tuple[{', '.join(['Tensor'] * states)}]"
-    for argument, hint in zip(arguments, ("Tensor", state, "Optional[Tensor]"), strict=False):
-        if argument.annotation is None or hint is state:
+    state = f"Tuple[{', '.join(['Tensor'] * states)}]" if states > 1 else "Tensor"
+    for place, (argument, hint) in enumerate(zip(arguments, ("Tensor", state, "Optional[Tensor]"), strict=False)):
+        if argument.annotation is None or place == 1:
             argument.annotation = ast.parse(hint, mode="eval").body
     function.args.defaults = function.args.defaults[-len(arguments[2:]) :] if arguments[2:] else []
     function.returns = function.returns or ast.parse(f"Tuple[Tensor, {state}]", mode="eval").body
@@ -382,6 +389,7 @@ def main() -> int:
         model = harness.discover().model(given.model)
         record = Export(model, size, given.dtype, given.out).run()
     except harness.HarnessError as error:
+        traceback.print_exc()
         verdict = {"reason": " ".join(str(error).split()), "unsupported": isinstance(error, harness.Unsupported)}
         (given.out / "verdict.json").write_text(json.dumps(verdict))
         return 1
