@@ -38,10 +38,8 @@ class Group(click.Group):
         except KeyboardInterrupt:
             click.echo("harness: interrupted", err=True)
             ctx.exit(130)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except BrokenPipeError:
-            raise  # who read the output went away; click ends quietly
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise  # click's own ends; the last one when the reader of the output went away
         except Exception as error:
             traceback.print_exception(error)
             click.echo(f"harness: this is a bug of the harness: {one_line(error)}; please report it", err=True)

@@ -448,6 +448,23 @@ def test_what_cannot_train_is_scored_on_the_weights_of_what_can_and_agrees_with_
     assert row["score_difference"] == 0
 
 
+@pytest.mark.parametrize("player", ["aaa-player", "zzz-player"])  # planned before the runtime that trains, or after
+def test_a_training_is_the_row_of_the_variant_that_trained_whoever_else_uses_its_weights(
+    world: World, tmp_path: Path, player: str
+) -> None:
+    world.add(player, PLAYER)
+    world.add_plain(plain_lstm="")
+    run = run_all(world, tmp_path / "run", QUICK + "scenarios = []")
+    assert set(run.trials["status"]) == {"ok"}
+    scored = run.scores.merge(run.trials[["trial", "variant"]], on="trial")
+    own = scored[scored["variant"] == "plain-lstm@plain"]
+    assert len(own) == 2
+    assert own["trainer_score"].isna().all()
+    assert set(run.curves["trial"]) == set(own["trial"])
+    others = scored[scored["variant"] == "plain-lstm@player"]
+    assert others["trainer_score"].tolist() == own["score"].tolist()
+
+
 def test_where_training_failed_what_waits_for_its_weights_is_skipped_with_the_reason(
     world: World, tmp_path: Path
 ) -> None:
