@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -15,6 +16,7 @@ from harness.contract import HarnessError, one_line
 if TYPE_CHECKING:
     from harness.catalog import Catalog
     from harness.plan import Plan
+    from harness.store import Run
     from harness.suite import Suite
 
 EXIT_CODES = """\b
@@ -24,6 +26,12 @@ Exit codes:
   2  nothing ran: bad input
   70  a bug of the harness itself
   130  interrupted; finished trials are kept"""
+MOST_MINUTES = 10_080  # a week
+GATE_EXIT_CODES = """\b
+Exit codes:
+  0  nothing is slower than allowed
+  1  something is, or a row that BASE has is missing or not ok in NEW
+  2  undecided; the output says how much more measuring would decide. Also bad input."""
 
 
 class Group(click.Group):
@@ -33,7 +41,8 @@ class Group(click.Group):
         try:
             return super().invoke(ctx)
         except HarnessError as error:
-            click.echo(f"harness: {error}", err=True)
+            text = str(error)
+            click.echo(f"harness: {text if text.isprintable() else repr(text)[1:-1]}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("harness: interrupted", err=True)
@@ -55,11 +64,26 @@ def main() -> None:
       harness run              every installed variant on scikit-learn's digits, in under 3 minutes
       harness run tutorial     the four LSTMs and their ONNX variants on MNIST
       harness list             what is installed, and what failed to load and why
+      harness calibrate        how small a difference this machine lets one see
+      harness compare A B      two runs: ratios with intervals and verdicts
+      harness gate A B --max-slowdown 3%
     """
 
 
 def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
     return [name.strip() for name in value.split(",") if name.strip()] if value is not None else None
+
+
+def _interpreters(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not (name and equals and path):
+            raise HarnessError(f"--python {value}: write NAME=PATH, such as --python old=/venvs/old/bin/python")
+        if name in found:
+            raise HarnessError(f"--python {name} is given twice; names must differ")
+        found[name] = path
+    return found or None
 
 
 @main.command(epilog=EXIT_CODES)
@@ -72,6 +96,18 @@ def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 @click.option("--dtype", help="float32 or float64.")
 @click.option("--threads", type=int, help="Threads a call may use.")
 @click.option("--seeds", type=int, help="Trainings per variant and task; 0 leaves accuracy out.")
+@click.option("--precision", type=float, help="Target for the half of every ratio's interval: 0.01 is one percent.")
+@click.option("--slices", type=int, help="Slices at least; each gives every runtime a fresh process.")
+@click.option("--max-slices", type=int, help="Slices at most.")
+@click.option("--budget", "budget_seconds", type=float, help="Seconds a task's latency may take.")
+@click.option(
+    "--python",
+    "pythons",
+    multiple=True,
+    callback=_interpreters,
+    metavar="NAME=PATH",
+    help="Measure every variant in this interpreter; repeat it, and they are interleaved and compared with the first.",
+)
 @click.option(
     "--data-dir",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -83,43 +119,21 @@ def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 def run(suite: str, data_dir: Path | None, out: Path | None, quiet: bool, **overrides: Any) -> None:
     """Run SUITE: a built-in one (quick, tutorial, full) or a .toml file."""
     from harness.catalog import discover
-    from harness.engine.run import execute, preflight
     from harness.plan import make_plan
-    from harness.report import write_report
-    from harness.store import GOOD_STATUSES, RunFolder
     from harness.suite import override, read_suite
-    from harness.terminal import Progress, print_summary
 
     name, chosen = read_suite(suite)
     chosen = override(chosen, **overrides)
+    _check_slices(chosen)
+    if overrides["baselines"] and chosen.pythons:
+        raise HarnessError("--baselines: with --python every variant is compared with itself; leave one of them out")
     catalog = discover()
     plan = make_plan(chosen, catalog)
     for baseline in overrides["baselines"] or []:
         if baseline not in map(str, plan.variants()):
             names = ", ".join(map(str, plan.variants()))
             raise HarnessError(f"--baselines: no variant of this run is called '{baseline}'; there are: {names}")
-    for plugin in catalog.plugins:
-        if plugin.failure:
-            click.echo(f"harness: plugin '{plugin.name}' failed to load and is left out: {plugin.failure}", err=True)
-    preflight(plan, catalog, data_dir)
-    folder = RunFolder(_run_path(out, name), _header(name, chosen, plan, catalog))
-    progress = Progress(quiet)
-    try:
-        with progress:
-            execute(plan, catalog, folder, data_dir, progress)
-    except KeyboardInterrupt:
-        kept = write_report(folder.path).trials
-        click.echo(
-            f"harness: {kept['status'].ne('skipped').sum()} of {len(kept)} trials are kept in {folder.path}", err=True
-        )
-        raise
-    finally:
-        folder.close()
-    finished = write_report(folder.path)
-    print_summary(finished)
-    click.echo(f"\nReport: {folder.path / 'report.md'}")
-    if not set(finished.trials["status"]) <= GOOD_STATUSES:
-        sys.exit(1)
+    _execute(name, plan, catalog, data_dir, out, quiet)
 
 
 @main.command(name="list")
@@ -163,6 +177,91 @@ def report(path: Path) -> None:
     click.echo(f"\nReport: {path / 'report.md'}")
 
 
+@main.command(epilog=EXIT_CODES)
+@click.option("--variant", default="torch-lstm@eager", show_default=True, help="What is measured against itself.")
+@click.option("--task", default="digits-rows", show_default=True, help="Whose shape it is measured at.")
+@click.option("--minutes", type=float, default=2.0, show_default=True, help="About how long.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for this run; by default a new one in results/.")
+@click.option("--quiet", is_flag=True, help="Print the table and nothing else.")
+def calibrate(variant: str, task: str, minutes: float, out: Path | None, quiet: bool) -> None:
+    """Measure this machine: how often is a variant called different from itself, and how small a slowdown is found?
+
+    The same code is opened six times and compared in three pairs, as `harness run` compares variants of one runtime.
+    """
+    from harness.catalog import discover
+    from harness.plan import make_plan
+    from harness.suite import Suite, override
+    from harness.tables import calibration, records
+    from harness.terminal import calibration_lines
+
+    model, _, runtime = variant.partition("@")
+    if not re.fullmatch(r"[\w.-]+@[\w.-]+", variant):
+        raise HarnessError(f"--variant {variant}: write model@runtime, such as torch-lstm@eager")
+    if not 0 < minutes <= MOST_MINUTES:
+        raise HarnessError(f"--minutes {minutes:g}: more than 0 and at most {MOST_MINUTES}")
+    sampling = {"scenarios": ["single-stream"], "slices": 5, "max_slices": 1000, "twins": 5}
+    sampling |= {"precision": 1e-9, "budget_seconds": 60 * minutes, "calls": 20}
+    suite = override(Suite(), models=[model], runtimes=[runtime], tasks=[task], seeds=0, **sampling)
+    catalog = discover()
+    plan = make_plan(suite, catalog)
+    if not plan.of("calibration"):
+        raise HarnessError(f"--variant {variant}: it computes nothing, so it says nothing of what is timed")
+    finished = _execute("calibrate", plan, catalog, None, out, quiet)
+    for row in records(calibration(finished)):
+        for line in calibration_lines(row):
+            click.echo(line)
+
+
+@main.command()
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@click.option("--allow-different", is_flag=True, help="Compare although the environments differ in what matters.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write it as Markdown.")
+def compare(base: Path, new: Path, allow_different: bool, out: Path | None) -> None:
+    """Compare two runs, or two files of samples: NEW's latency over BASE's, row by row.
+
+    Runs taken at different times are less certain than one that interleaves both (`harness run --python`), and their
+    intervals are wider. Exits with 2 if the environments differ in what matters.
+    """
+    from harness.compare import compare as compare_runs
+    from harness.compare import load_side
+    from harness.compare_report import comparison_lines, comparison_markdown
+    from harness.store import write_atomically
+
+    found = compare_runs(load_side(base), load_side(new), allow_different)
+    for line in comparison_lines(found):
+        click.echo(line)
+    if out:
+        try:
+            write_atomically(out, comparison_markdown(found))
+        except OSError as error:
+            raise HarnessError(f"'{out}' cannot be written: {error.strerror}; choose another --out") from error
+
+
+@main.command(epilog=GATE_EXIT_CODES)
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path), required=False)
+@click.option("--max-slowdown", required=True, metavar="3%", help="How much slower than BASE is still allowed.")
+@click.option("--allow-different", is_flag=True, help="Compare although the environments differ in what matters.")
+def gate(base: Path, new: Path | None, max_slowdown: str, allow_different: bool) -> None:
+    """Is nothing in NEW slower than in BASE by more than is allowed?
+
+    Without NEW, BASE is one interleaved run (`harness run --python`), and its rows are held against their baselines.
+    """
+    from harness.compare import compare as compare_runs
+    from harness.compare import gate as gate_rows
+    from harness.compare import interleaved, load_side, parse_percent
+    from harness.compare_report import gate_lines
+
+    allowed = parse_percent(max_slowdown)
+    side = load_side(base)
+    found = compare_runs(side, load_side(new), allow_different) if new else interleaved(side)
+    result = gate_rows(found, allowed)
+    for line in gate_lines(result, found):
+        click.echo(line)
+    sys.exit(result.exit_code)
+
+
 @main.command()
 @click.argument("name")
 @click.option("--device", default="cpu", show_default=True)
@@ -182,13 +281,53 @@ def check(name: str, device: str, dtype: str) -> None:
     sys.exit(worst)
 
 
+def _execute(name: str, plan: Plan, catalog: Catalog, data_dir: Path | None, out: Path | None, quiet: bool) -> Run:
+    """Run a plan into a folder, write its report and print it; exits with 1 if a row is bad."""
+    from harness.engine.run import execute, preflight
+    from harness.report import write_report
+    from harness.store import GOOD_STATUSES, RunFolder
+    from harness.terminal import Progress, print_summary
+
+    for plugin in catalog.plugins:
+        if plugin.failure:
+            click.echo(f"harness: plugin '{plugin.name}' failed to load and is left out: {plugin.failure}", err=True)
+    pythons = preflight(plan, catalog, data_dir)
+    folder = RunFolder(_run_path(out, name), _header(name, plan, catalog) | {"pythons": pythons})
+    progress = Progress(quiet)
+    try:
+        with progress:
+            execute(plan, catalog, folder, data_dir, progress)
+    except KeyboardInterrupt:
+        kept = write_report(folder.path).trials
+        click.echo(
+            f"harness: {kept['status'].ne('skipped').sum()} of {len(kept)} trials are kept in {folder.path}", err=True
+        )
+        raise
+    finally:
+        folder.close()
+    finished = write_report(folder.path)
+    print_summary(finished)
+    click.echo(f"\nReport: {folder.path / 'report.md'}")
+    if not set(finished.trials["status"]) <= GOOD_STATUSES:
+        sys.exit(1)
+    return finished
+
+
+def _check_slices(suite: Suite) -> None:
+    least, most = suite.latency.slices, suite.latency.max_slices
+    if most is not None and most < least:
+        raise HarnessError(
+            f"{least} slices at least and {most} at most: raise max_slices (--max-slices) or lower slices"
+        )
+
+
 def _run_path(out: Path | None, name: str) -> Path:
     from datetime import UTC, datetime
 
     return out or Path("results") / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
 
 
-def _header(name: str, suite: Suite, plan: Plan, catalog: Catalog) -> dict[str, Any]:
+def _header(name: str, plan: Plan, catalog: Catalog) -> dict[str, Any]:
     """What `run.json` says: everything known before the first trial."""
     from harness.environment import environment
 
@@ -196,7 +335,7 @@ def _header(name: str, suite: Suite, plan: Plan, catalog: Catalog) -> dict[str, 
     distributions = [plugin.distribution for plugin in catalog.plugins if not plugin.failure]
     return {
         "name": name,
-        "suite": suite.model_dump(),
+        "suite": plan.suite.model_dump(),
         "baselines": {architecture: str(variant) for architecture, variant in plan.baselines.items()},
         "floors": list(plan.floors),
         "plugins": [vars(plugin) for plugin in catalog.plugins],

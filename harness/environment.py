@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -31,7 +32,7 @@ def environment(distributions: Iterable[str], command: list[str]) -> dict[str, A
     return {
         "started_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": command,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "python_implementation": platform.python_implementation(),
         "os": platform.platform(),
@@ -91,22 +92,32 @@ def _accelerators() -> list[str]:
     return _run(query).splitlines()
 
 
-def _commit() -> str | None:
-    """The commit of the checkout the harness was installed from, with `+changes` if it differs; else None.
+def engine_digest() -> str:
+    """What tells two versions of the measuring code apart: SHA-256 over `harness/engine/*.py`."""
+    digest = hashlib.sha256()
+    for file in sorted((Path(__file__).resolve().parent / "engine").glob("*.py")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def commit(distribution: str = "rnn-harness") -> str | None:
+    """The commit of the checkout a distribution was installed from, with `+changes` if it differs; else None.
 
     Where it was installed from stands in `direct_url.json` (PEP 610).
     """
-    folder = Path(__file__).resolve().parent.parent
+    folder = Path(__file__).resolve().parent.parent if distribution == "rnn-harness" else None
+    places = [folder] if folder else []
     try:
-        url = json.loads(importlib.metadata.distribution("rnn-harness").read_text("direct_url.json") or "{}")
+        url = json.loads(importlib.metadata.distribution(distribution).read_text("direct_url.json") or "{}")
         folder = Path(url2pathname(urlparse(url["url"]).path))
+        places = [folder, *folder.parents]  # a plugin may be a part of a checkout
     except (importlib.metadata.PackageNotFoundError, KeyError, ValueError):
         pass  # installed from an index, or not at all
-    if not (folder / ".git").exists():
+    if not any((place / ".git").exists() for place in places):
         return None
-    commit = _run(["git", "-C", str(folder), "rev-parse", "HEAD"])
+    found = _run(["git", "-C", str(folder), "rev-parse", "HEAD"])
     changed = _run(["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"])
-    return (commit + ("+changes" if changed else "")) or None
+    return (found + ("+changes" if changed else "")) or None
 
 
 def _run(command: list[str]) -> str:

@@ -14,13 +14,14 @@ from harness.suite import Suite, override
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A model on a runtime, written `model@runtime`."""
+    """A model on a runtime, written `model@runtime`, or `model@runtime[python]` in an interpreter of that name."""
 
     model: str
     runtime: str
+    python: str = ""
 
     def __str__(self) -> str:
-        return f"{self.model}@{self.runtime}"
+        return f"{self.model}@{self.runtime}" + (f"[{self.python}]" if self.python else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Trial:
 
     Attributes:
         id: unique in the run and safe as a file name.
-        kind: `parity`, `accuracy` or `latency`.
+        kind: `parity`, `accuracy`, `latency` or `calibration` (the baseline once more, beside itself).
         variant, task: what is tried on what.
         architecture: the variant's.
         size: the layer's size.
@@ -37,6 +38,8 @@ class Trial:
         seed: of an accuracy trial, else None.
         trained_by: the variant whose training an accuracy trial is scored on; itself if it can train.
         scenario, batch, time: of a latency trial; batch is also an accuracy trial's training batch.
+        baseline: of a latency trial: the label of the variant it is compared with.
+        twin: of a calibration trial: which of the baseline's twins, from 1; else 0.
     """
 
     id: str
@@ -53,12 +56,20 @@ class Trial:
     scenario: str | None = None
     batch: int | None = None
     time: int | None = None
+    baseline: str | None = None
+    twin: int = 0
+
+    @property
+    def session(self) -> str:
+        """What names the trial's session among those open in a worker; scenarios of a variant share one."""
+        return f"{self.variant}#{self.twin}" if self.twin else str(self.variant)
 
     def row(self, plugin: Plugin) -> dict[str, Any]:
         """The trial as a row of the trials table, before its status is known; `plugin` gave its model."""
         row = asdict(self) | asdict(self.size)
         row |= {"trial": self.id, "variant": str(self.variant), "model": self.variant.model}
-        row |= {"runtime": self.variant.runtime, "trained_by": str(self.trained_by) if self.trained_by else None}
+        row |= {"runtime": self.variant.runtime, "python": self.variant.python or None}
+        row |= {"trained_by": str(self.trained_by) if self.trained_by else None}
         row |= {"distribution": plugin.distribution, "distribution_version": plugin.version}
         del row["id"], row["size"]
         return row
@@ -106,8 +117,8 @@ def make_plan(suite: Suite, catalog: Catalog) -> Plan:
     trials: list[Trial] = []
     for task in tasks:
         for model, runtime in pairs:
-            trials.extend(_trials(suite, catalog, task, model, runtime))
-    numbered = tuple(replace(trial, id=f"{number:04d}-{trial.kind}") for number, trial in enumerate(trials, start=1))
+            for python in suite.pythons or [""]:
+                trials.extend(_trials(suite, catalog, task, model, runtime, python))
     variants = [(model.architecture.name, Variant(model.name, runtime.name)) for model, runtime in pairs]
     architectures = list(dict.fromkeys(name for name, _ in variants))
     yardsticks = _yardsticks(catalog, pairs)
@@ -115,8 +126,12 @@ def make_plan(suite: Suite, catalog: Catalog) -> Plan:
         model_name, _, runtime_name = wanted.partition("@")
         catalog.entry("model", model_name)
         catalog.entry("runtime", runtime_name)
+    if len(suite.pythons) > 1 and suite.baselines:
+        raise HarnessError("baselines: variants in several interpreters are compared with themselves in the first")
     baselines = {name: _baseline(name, suite, variants, yardsticks.get(name)) for name in architectures}
     floors = tuple(dict.fromkeys(m.architecture.name for m, _ in pairs if _computes_nothing(m.architecture)))
+    trials = _with_twins(_with_baselines(trials, baselines, suite), floors, suite.latency.twins)
+    numbered = tuple(replace(trial, id=f"{number:04d}-{trial.kind}") for number, trial in enumerate(trials, start=1))
     return Plan(suite, numbered, tuple(task.name for task in tasks), baselines, floors, yardsticks)
 
 
@@ -161,11 +176,32 @@ def layer_size(suite: Suite, task: Task) -> LayerSize:
     )
 
 
-def _trials(suite: Suite, catalog: Catalog, task: Task, model: Model, runtime: Runtime) -> list[Trial]:
+def _with_baselines(trials: Sequence[Trial], baselines: dict[str, Variant], suite: Suite) -> list[Trial]:
+    """Who each latency is compared with: its architecture's baseline, or among interpreters itself in the first."""
+    first = next(iter(suite.pythons), "")
+
+    def base(trial: Trial) -> Variant:
+        own = trial.variant if len(suite.pythons) > 1 else baselines[trial.architecture]
+        return replace(own, python=first)
+
+    return [replace(t, baseline=str(base(t))) if t.kind == "latency" else t for t in trials]
+
+
+def _with_twins(trials: list[Trial], floors: Sequence[str], twins: int) -> list[Trial]:
+    """Add twins of each task's first baseline that computes something, in its first scenario."""
+    found: dict[str, Trial] = {}
+    for trial in trials:
+        if trial.kind == "latency" and trial.baseline == str(trial.variant) and trial.architecture not in floors:
+            found.setdefault(trial.task, trial)
+    copies = [replace(t, kind="calibration", twin=number) for t in found.values() for number in range(1, twins + 1)]
+    return [*trials, *copies]
+
+
+def _trials(suite: Suite, catalog: Catalog, task: Task, model: Model, runtime: Runtime, python: str) -> list[Trial]:
     base = Trial(
         id="",
         kind="parity",
-        variant=Variant(model.name, runtime.name),
+        variant=Variant(model.name, runtime.name, python),
         task=task.name,
         architecture=model.architecture.name,
         size=layer_size(suite, task),
@@ -174,6 +210,8 @@ def _trials(suite: Suite, catalog: Catalog, task: Task, model: Model, runtime: R
         threads=suite.threads,
     )
     trainer = _trainer(catalog, model, runtime)
+    if trainer:
+        trainer = replace(trainer, python=python)
     trials = [base]
     if not _computes_nothing(model.architecture):
         trials += [

@@ -13,7 +13,7 @@ import pandas as pd
 from harness.contract import HarnessError
 from harness.stats import samples_needed
 from harness.store import Run, load, write_atomically
-from harness.tables import records
+from harness.tables import PERCENTILES, records
 
 REPORT_COLUMNS = (
     *(
@@ -23,15 +23,20 @@ REPORT_COLUMNS = (
         "agreement",
         "single-stream",
         "vs baseline",
+        "verdict",
+        "precision",
         "end-to-end",
         "end-to-end vs baseline",
     ),
     *("offline", "training step", "offline seq/s"),
 )
-COLUMNS = tuple(name for name in REPORT_COLUMNS if name not in ("agreement", "end-to-end vs baseline"))  # of a terminal
+REPORT_ONLY = ("agreement", "precision", "end-to-end vs baseline")
+COLUMNS = tuple(name for name in REPORT_COLUMNS if name not in REPORT_ONLY)  # of a terminal
 SETTING = ["task", "device", "dtype", "threads"]  # what one table of the summary has in common
 NONE = "–"
 DISAGREEMENT = 1.25
+DISTURBED = 0.1  # of a row's samples; and the shares of a core's time that others took
+BUSY_OTHERS = 0.2
 
 
 def write_report(path: str | Path) -> Run:
@@ -42,7 +47,11 @@ def write_report(path: str | Path) -> Run:
     """
     run = load(path)
     tables = {
-        name: getattr(run, name) for name in ("summary", "latency", "trials", "parity", "gradients", "scores", "curves")
+        name: getattr(run, name)
+        for name in (
+            *("summary", "latency", "calibration", "trials", "parity", "gradients", "scores", "curves"),
+            *("instances", "processes"),
+        )
     }
     try:
         (run.path / "tables").mkdir(exist_ok=True)
@@ -74,17 +83,21 @@ def display_table(summary: pd.DataFrame, intervals: bool) -> list[dict[str, str]
 
 def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
     """The report: the table first, then what failed, details, environment and how to read it."""
-    lines = [f"# {_cell(run.header['name'])}", ""]
+    lines = [f"# {inline(run.header['name'])}", ""]
     for _, rows in summary.groupby(SETTING, sort=False):
         task, device, *_ = rows.iloc[0][SETTING]
-        lines += [f"## {_cell(task)} on {_cell(device)}", "", f"{setting(rows, latency)}.", ""]
+        lines += [f"## {inline(task)} on {inline(device)}", "", f"{setting(rows, latency)}.", ""]
         shown = display_table(rows, intervals=True)
-        lines += _table(REPORT_COLUMNS, [[row[column] for column in REPORT_COLUMNS] for row in shown])
-        lines += ["", *_legend(run, rows), ""]
-        lines += _disagreement(latency[latency["variant"].isin(rows["variant"]) & (latency["task"] == task)])
+        lines += markdown_table(REPORT_COLUMNS, [[row[column] for column in REPORT_COLUMNS] for row in shown])
+        own = latency[latency["variant"].isin(rows["variant"]) & (latency["task"] == task)]
+        lines += ["", *_legend(run, rows), *map(inline, visibility(run, task)), *_noise(run, own, task), ""]
+        lines += _disagreement(own)
     for plugin in run.header["plugins"]:
         if plugin["failure"]:
-            lines += [f"Plugin {_cell(plugin['name'])} failed to load and was left out: {_cell(plugin['failure'])}", ""]
+            lines += [
+                f"Plugin {inline(plugin['name'])} failed to load and was left out: {inline(plugin['failure'])}",
+                "",
+            ]
     bad = run.trials[run.trials["status"] != "ok"]
     if len(bad):
         lines += ["## Not ok", "", "Every planned trial is a row; these did not end as `ok`.", ""]
@@ -94,11 +107,12 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
             .reset_index()
         )
         columns = ["variant", "task", "status", "reason", "trial"]
-        lines += _table(columns, same[columns].to_numpy().tolist())
+        lines += markdown_table(columns, same[columns].to_numpy().tolist())
         lines.append("")
     lines += _details("Trained weights and agreement", _agreement_table(summary))
     lines += _details("Percentiles and end-to-end latency", _latency_table(latency))
-    lines += _details("Environment", _table(("fact", "value"), _facts(run)))
+    lines += _details("The machine meanwhile", _processes_table(run))
+    lines += _details("Environment", markdown_table(("fact", "value"), _facts(run)))
     lines += ["## How to read it", "", *READING, ""]
     return "\n".join(lines)
 
@@ -114,9 +128,13 @@ READING = (
     "trained its weights; the fewest over seeds.",
     "- **single-stream**: one sequence a call; **offline**: a batch a call; **training step**: forward, backward and "
     "optimiser; **seq/s**: sequences a second. Compute boundary: inputs lie ready, results are complete. The value is "
-    "the geometric mean of the processes' medians, its interval 95 % over processes.",
+    "the geometric mean of the instances' medians; its interval is 95 %, over instances or, where processes differ, "
+    "over processes.",
     "- **end-to-end**: single-stream, from arrays in to arrays out. **vs baseline**: latency over the baseline's, "
-    "measured in the same rounds: below 1 is faster.",
+    "paired where both were measured side by side: below 1 is faster. **verdict**: `faster` or `slower` where the "
+    "ratio is surely not 1, `same` where it is surely within the tolerance, else `undecided`; 95 % for all verdicts of "
+    "a boundary together. **precision**: the half of that ratio's interval.",
+    "- **percentiles**: of all samples of a row; their bounds hold with 99 % confidence if calls were independent.",
 )
 
 
@@ -144,6 +162,8 @@ def _display_row(row: dict[str, Any], intervals: bool) -> dict[str, str]:
         "agreement": NONE if pd.isna(row["agreeing_rows"]) else f"{row['agreeing_rows']} of {row['rows']}",
         "single-stream": _duration(row, "single_stream", "latency_", intervals),
         "vs baseline": _ratio(row, "single_stream_ratio", intervals),
+        "verdict": _verdict(row, "single_stream", starred=not intervals),
+        "precision": _precision(row, "single_stream"),
         "end-to-end": _duration(row, "single_stream", "end_to_end_", intervals),
         "end-to-end vs baseline": _ratio(row, "single_stream_end_to_end_ratio", intervals),
         "offline": _duration(row, "offline", "latency_", intervals),
@@ -158,7 +178,22 @@ def _ratio(row: dict[str, Any], name: str, intervals: bool) -> str:
     value, low, high = (row[name + end] for end in ("", "_low", "_high"))
     if math.isnan(value):
         return NONE
-    return f"{value:.2f}× ({low:.2f}–{high:.2f})" if intervals else f"{value:.2f}× {_percent(low, high)}".strip()
+    return f"{value:.2f}× ({low:.2f}–{high:.2f})" if intervals else f"{value:.2f}× {percent(low, high)}".strip()
+
+
+def _verdict(row: dict[str, Any], scenario: str, starred: bool) -> str:
+    """The word, starred where the interval is wider than the target."""
+    word = row[f"{scenario}_verdict"]
+    if pd.isna(word):
+        return NONE
+    return f"{word}*" if starred and not row[f"{scenario}_precision_met"] else str(word)
+
+
+def _precision(row: dict[str, Any], scenario: str) -> str:
+    half = row[f"{scenario}_half_width"]
+    if math.isnan(half) or pd.isna(row[f"{scenario}_verdict"]):
+        return NONE
+    return f"±{percentage(half)}" + ("" if row[f"{scenario}_precision_met"] else ", target not met")
 
 
 def _score(row: dict[str, Any], intervals: bool) -> str:
@@ -181,7 +216,7 @@ def _duration(row: dict[str, Any], scenario: str, boundary: str, intervals: bool
     if intervals and not math.isnan(low):
         scale, unit = _unit(value)
         return f"{_three_digits(value * scale)} {unit} ({_three_digits(low * scale)}–{_three_digits(high * scale)})"
-    return f"{seconds(value)} {_percent(low, high)}".strip()
+    return f"{seconds(value)} {percent(low, high)}".strip()
 
 
 def seconds(value: float) -> str:
@@ -204,12 +239,20 @@ def _three_digits(value: float) -> str:
     return f"{rounded:.0f}" if abs(rounded) >= 100 else f"{rounded:g}"
 
 
-def _percent(low: float, high: float) -> str:
+def percent(low: float, high: float) -> str:
     """An interval of logarithms around its middle: ± a percentage, or the factor where that would mislead."""
-    if math.isnan(low):
+    if not low > 0:
         return ""
     factor = math.sqrt(high / low)
     return f"±{100 * (factor - 1):.1f}%" if factor < 1.1 else f"×÷{factor:.2f}"
+
+
+def percentage(share: float) -> str:
+    """A share with two digits: 0.0083 is `0.83 %`."""
+    if math.isnan(share):
+        return NONE
+    rounded = float(f"{100 * share:.2g}")
+    return f"{rounded:.0f} %" if rounded >= 100 else f"{rounded:g} %"
 
 
 def _legend(run: Run, rows: pd.DataFrame) -> list[str]:
@@ -235,6 +278,74 @@ def _legend(run: Run, rows: pd.DataFrame) -> list[str]:
     return lines
 
 
+def visibility(run: Run, task: str) -> list[str]:
+    """What this machine let one see, from the baseline measured against itself; nothing where that was not done.
+
+    Nor with several interpreters: these are compared across processes, and the twin is not.
+    """
+    if len(run.header.get("pythons", {})) > 1:
+        return []
+    lines = []
+    for row in records(run.calibration[run.calibration["task"] == task]):
+        if math.isnan(row["detectable"]):
+            continue
+        lines.append(
+            f"On this machine, in this time, differences under {percentage(row['detectable'])} between two variants "
+            f"timed in one worker are not visible: {row['variant']}, {row['scenario']}, against itself "
+            f"{row['ratio']:.3f}× ({row['ratio_low']:.3f}–{row['ratio_high']:.3f})."
+        )
+    return lines
+
+
+def _noise(run: Run, latency: pd.DataFrame, task: str) -> list[str]:
+    """The harness's own overhead, and a warning where the machine was busy with something else."""
+    processes = run.processes[run.processes["task"] == task]
+    if processes.empty:
+        return []
+    whole, compute = (processes[name].median() for name in ("overhead_end_to_end_s", "overhead_s"))
+    lines = []
+    if not math.isnan(compute):
+        lines.append(f"An empty call reads {seconds(compute)}, end to end {seconds(whole)}; this is in every row.")
+    busy, steal = processes["other_busy_share"].mean(), processes["steal_share"].mean()
+    taken = latency["samples"].sum()
+    share = latency["disturbed_samples"].sum() / taken if taken else 0.0
+    if busy > BUSY_OTHERS or steal > 0.01 or share > DISTURBED:
+        told = [f"others used {100 * busy:.0f} % of the cores' time", f"{100 * steal:.1f} % were stolen"]
+        told = [text for text, value in zip(told, (busy, steal), strict=True) if not math.isnan(value)]
+        told.append(f"{100 * share:.1f} % of the samples are marked as disturbed (and kept)")
+        lines.append(f"**The machine was not quiet**: {', '.join(told)}.")
+    unsteady = int(latency.loc[latency["boundary"] == "compute", "unsteady_instances"].sum())
+    if unsteady:
+        names = latency.loc[latency["unsteady_instances"] > 0, "variant"].unique()
+        lines.append(f"No steady state was seen in {unsteady} instances, of {', '.join(map(inline, names))}.")
+    return lines
+
+
+def _processes_table(run: Run) -> list[str]:
+    """How the machine fared while each runtime was timed, over its processes."""
+
+    def share(value: float) -> str:
+        return NONE if math.isnan(value) else f"{100 * value:.1f} %"
+
+    def count(values: pd.Series[Any]) -> str:
+        return NONE if values.isna().all() else f"{values.sum():.0f}"
+
+    rows = []
+    for (task, runtime, python), own in run.processes.groupby(["task", "runtime", "python"], sort=False):
+        total = own["seconds"].sum()
+        rows.append(
+            [
+                *(task, f"{runtime}[{python}]" if python else runtime, len(own), seconds(total)),
+                *(f"{seconds(own['canary_s'].min())} to {seconds(own['canary_s'].max())}",),
+                *(share(own[name].mean()) for name in ("disturbed_share", "other_busy_share", "steal_share")),
+                share(own["run_delay_s"].sum(min_count=1) / total),
+                *(count(own[name]) for name in ("involuntary_switches", "page_faults_major")),
+            ]
+        )
+    header = ("task", "runtime", "processes", "time", "canary", "samples disturbed", "cores used by others", "steal")
+    return markdown_table((*header, "waited for a core", "involuntary switches", "major faults"), rows) if rows else []
+
+
 def _disagreement(latency: pd.DataFrame) -> list[str]:
     """A warning where the processes' medians lie so far apart that one number cannot stand for them."""
     wide = latency[
@@ -242,7 +353,8 @@ def _disagreement(latency: pd.DataFrame) -> list[str]:
     ]
     ranges = [f"{seconds(row['process_low_s'])} to {seconds(row['process_high_s'])}" for row in records(wide)]
     items = [
-        f"- {_cell(row['variant'])}, {row['scenario']}: {text}" for row, text in zip(records(wide), ranges, strict=True)
+        f"- {inline(row['variant'])}, {row['scenario']}: {text}"
+        for row, text in zip(records(wide), ranges, strict=True)
     ]
     text = "Processes disagree by more than 25 %, so one number cannot stand for them; their medians range:"
     return [text, "", *items, ""] if items else []
@@ -261,7 +373,7 @@ def _agreement_table(summary: pd.DataFrame) -> list[str]:
         for row in records(scored)
     ]
     header = ("variant", "task", "weights trained by", "same top-1 as the trainer", "score difference")
-    return _table(header, rows) if rows else []
+    return markdown_table(header, rows) if rows else []
 
 
 def _latency_table(latency: pd.DataFrame) -> list[str]:
@@ -276,9 +388,9 @@ def _latency_table(latency: pd.DataFrame) -> list[str]:
             seconds(row["latency_s"]),
             f"{seconds(row['latency_low_s'])} to {seconds(row['latency_high_s'])}",
             f"{seconds(row['process_low_s'])} to {seconds(row['process_high_s'])}",
-            percentile(row, "p90", 0.90),
-            percentile(row, "p99", 0.99),
-            f"{row['samples']} / {row['processes']}",
+            _compared(row),
+            *(percentile(row, name, p) for name, p in PERCENTILES.items()),
+            f"{row['samples']} / {row['instances']} / {row['processes']}",
         ]
         for row in records(latency)
     ]
@@ -292,8 +404,20 @@ def _latency_table(latency: pd.DataFrame) -> list[str]:
         "latency",
         "95 % interval",
         "processes' medians",
+        "vs baseline, verdict, precision",
     )
-    return _table((*header, "p90 (bound)", "p99 (bound)", "samples / processes"), rows) if rows else []
+    ends = ("p50 (bound)", "p90 (bound)", "p99 (bound)", "p99.9 (bound)", "samples / instances / processes")
+    return markdown_table((*header, *ends), rows) if rows else []
+
+
+def _compared(row: dict[str, Any]) -> str:
+    """The ratio with its interval and verdict, and whether the row's interval is as narrow as was wanted."""
+    parts = []
+    if not pd.isna(row["verdict"]):
+        parts = [f"{row['ratio']:.3f}× ({row['ratio_low']:.3f}–{row['ratio_high']:.3f})", row["verdict"]]
+    if not math.isnan(row["half_width"]):
+        parts.append(f"±{percentage(row['half_width'])}" + ("" if row["precision_met"] else ", target not met"))
+    return ", ".join(parts) or NONE
 
 
 def _facts(run: Run) -> list[list[Any]]:
@@ -306,12 +430,12 @@ def _details(title: str, body: Sequence[str]) -> list[str]:
     return [f"<details><summary>{title}</summary>", "", *body, "", "</details>", ""] if body else []
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    lines = [list(header), ["---"] * len(header), *[[_cell(value) for value in row] for row in rows]]
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    lines = [list(header), ["---"] * len(header), *[[inline(value) for value in row] for row in rows]]
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def _cell(value: Any) -> str:
+def inline(value: Any) -> str:
     """Text that stays text: it cannot end a Markdown cell or line, nor begin markup or HTML."""
     text = " ".join(str(value).split())
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -14,6 +14,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +22,7 @@ import pandas as pd
 
 from harness.contract import HarnessError, one_line
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 JOURNAL = "journal.jsonl"
 RUN_FILE = "run.json"
 STATUSES = {
@@ -37,9 +38,10 @@ STATUSES = {
 GOOD_STATUSES = frozenset({"ok", "unsupported", "skipped"})
 
 TRIAL_COLUMNS = [
-    *("trial", "kind", "variant", "model", "runtime", "distribution", "distribution_version", "architecture", "task"),
+    *("trial", "kind", "variant", "model", "runtime", "python", "distribution", "distribution_version"),
+    *("architecture", "task"),
     *("input_size", "hidden_size", "num_layers", "device", "dtype", "threads", "seed", "trained_by", "scenario"),
-    *("batch", "time", "status", "reason"),
+    *("batch", "time", "baseline", "twin", "status", "reason"),
 ]
 PARITY_COLUMNS = [
     *("trial", "process", "moment", "case", "part", "rmse", "yardstick_rmse", "reference_rms", "max_abs_error"),
@@ -48,7 +50,18 @@ PARITY_COLUMNS = [
 GRADIENT_COLUMNS = ["trial", "process", "what", "error", "allowed", "expected"]
 SCORE_COLUMNS = ["trial", "metric", "score", "trivial_score", "rows", "trainer_score", "agreeing_rows"]
 CURVE_COLUMNS = ["trial", "step", "epoch", "training_loss", "score"]
-SAMPLE_COLUMNS = ["trial", "process", "boundary", "block", "turn", "call", "start_s", "elapsed_s"]
+SAMPLE_COLUMNS = [
+    *("trial", "slice", "process", "instance", "boundary", "block", "turn", "call", "start_s", "elapsed_s"),
+    "disturbed",
+]
+INSTANCE_COLUMNS = ["trial", "slice", "process", "instance", "warmup_calls", "is_steady"]
+PROCESS_COLUMNS = [
+    *("slice", "process", "task", "runtime", "python", "started_s", "seconds"),
+    *("canary_s", "overhead_s", "overhead_end_to_end_s", "disturbed_share"),
+    *("run_delay_s", "involuntary_switches", "voluntary_switches", "steal_share", "other_busy_share"),
+    *("page_faults_major", "page_faults_minor", "gc_collections", "frequency_mhz", "governor", "temperature_c"),
+]
+NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in ("task", "runtime", "python", "governor")]
 
 
 class RunFolder:
@@ -106,6 +119,8 @@ class Run:
         scores: one row per accuracy trial that has a score.
         curves: learning curves; one row per point.
         samples: one row per timed call.
+        instances: one row per session that was timed: how it warmed up.
+        processes: one row per worker process that timed: what happened on the machine meanwhile.
     """
 
     path: Path
@@ -116,6 +131,8 @@ class Run:
     scores: pd.DataFrame
     curves: pd.DataFrame
     samples: pd.DataFrame
+    instances: pd.DataFrame
+    processes: pd.DataFrame
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -123,14 +140,21 @@ class Run:
         facts: dict[str, Any] = self.header["environment"]
         return facts
 
-    @property
+    @cached_property
     def summary(self) -> pd.DataFrame:
         """One row per variant, task and device: parity, accuracy and latency with intervals (see `harness.tables`)."""
         from harness.tables import summary
 
         return summary(self)
 
-    @property
+    @cached_property
+    def calibration(self) -> pd.DataFrame:
+        """One row per task: the baseline against itself (see `harness.tables`)."""
+        from harness.tables import calibration
+
+        return calibration(self)
+
+    @cached_property
     def latency(self) -> pd.DataFrame:
         """One row per latency trial and boundary: estimates with intervals (see `harness.tables`)."""
         from harness.tables import latency
@@ -147,13 +171,19 @@ def load(path: str | Path) -> Run:
     folder = Path(path)
     header = _read_header(folder)
     planned: dict[str, dict[str, Any]] = {row["trial"]: row for row in header["trials"]}
-    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in ("parity", "gradients", "scores", "curves")}
+    rows: dict[str, list[dict[str, Any]]] = {
+        name: [] for name in ("parity", "gradients", "scores", "curves", "instances")
+    }
+    processes: list[dict[str, Any]] = []
     trials = {
         trial: {**row, "status": "skipped", "reason": "the run ended before this trial"}
         for trial, row in planned.items()
     }
     recorded: set[str] = set()
     for record in _read_journal(folder / JOURNAL):
+        if "process" in record:
+            processes.append(record["process"])
+            continue
         trial = record["trial"]
         if trial not in trials:
             raise HarnessError(
@@ -180,6 +210,8 @@ def load(path: str | Path) -> Run:
         ),
         _numbers(rows["curves"], CURVE_COLUMNS, ["epoch", "training_loss", "score"]),
         _read_samples(folder, trials),
+        pd.DataFrame(rows["instances"], columns=INSTANCE_COLUMNS),
+        _numbers(processes, PROCESS_COLUMNS, NUMERIC_PROCESS_COLUMNS),
     )
 
 
@@ -222,13 +254,23 @@ def _read_journal(path: Path) -> Iterable[dict[str, Any]]:
         try:
             if line:
                 record = json.loads(line)
-                if not isinstance(record, dict) or not {"trial", "status"} <= record.keys():
+                if isinstance(record, dict) and "process" in record:
+                    _check_process(record["process"])
+                elif not isinstance(record, dict) or not {"trial", "status"} <= record.keys():
                     raise ValueError("it is not a trial's record")
                 yield record
         except ValueError as error:
             if number == len(lines):
                 return  # the run was cut off while it wrote this record
             raise HarnessError(f"'{path}', line {number} is damaged: {error}") from error
+
+
+def _check_process(row: Any) -> None:
+    if not isinstance(row, dict):
+        raise ValueError("it is not a process's record")
+    for name in NUMERIC_PROCESS_COLUMNS:
+        if not isinstance(row.get(name), int | float | None):
+            raise ValueError(f"{name} is no number")
 
 
 def _read_samples(folder: Path, trials: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -242,9 +284,23 @@ def _read_samples(folder: Path, trials: Mapping[str, Mapping[str, Any]]) -> pd.D
                 raise HarnessError(f"'{path}' is damaged: {one_line(error)}") from error
             if list(frame.columns) != SAMPLE_COLUMNS[1:]:
                 raise HarnessError(f"'{path}' is damaged: its columns are not {', '.join(SAMPLE_COLUMNS[1:])}")
+            _check_numbers(frame, path)
             frame.insert(0, "trial", trial)
             frames.append(frame)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=SAMPLE_COLUMNS)
+    if not frames:
+        return pd.DataFrame(columns=SAMPLE_COLUMNS)
+    return pd.concat(frames, ignore_index=True).astype({"disturbed": "Int64"})
+
+
+def _check_numbers(samples: pd.DataFrame, path: Path) -> None:
+    for name, dtype in samples.dtypes.items():
+        is_whole = name not in ("boundary", "start_s", "elapsed_s", "disturbed")
+        if name != "boundary" and dtype.kind not in ("i" if is_whole else "if"):
+            raise HarnessError(f"'{path}' is damaged: not every {name} is a {'whole ' if is_whole else ''}number")
+    if samples[["start_s", "elapsed_s"]].isna().any(axis=None):
+        raise HarnessError(f"'{path}' is damaged: a time is missing")
+    if not samples["disturbed"].isin([0, 1, math.nan]).all():
+        raise HarnessError(f"'{path}' is damaged: disturbed is 0, 1 or empty")
 
 
 def _numbers(rows: list[dict[str, Any]], columns: list[str], numeric: list[str]) -> pd.DataFrame:

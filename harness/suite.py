@@ -18,6 +18,7 @@ Scenario = Literal["single-stream", "offline", "training-step"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9*?._-]+$")]  # names are lower case; others get a hint
 DEFAULT_SUITE = "quick"
 MAX_SUITE_BYTES = 1_000_000
+OPTIONS = {"budget_seconds": "budget", "pythons": "python"}  # keys whose option of the command has another name
 
 
 class Section(BaseModel):
@@ -39,16 +40,34 @@ class Latency(Section):
     Attributes:
         scenarios: which; an empty list measures no latency.
         offline_batch: rows of an offline call.
-        processes: freshly started processes per runtime; the interval is taken over them.
-        calls: at most this many samples of a variant, scenario and boundary in one process.
-        seconds: a sampler stops after about this long even with fewer calls (12 are always taken).
+        slices: how many slices are measured at least; each gives every runtime one freshly started process.
+        max_slices: how many at most; left out, as many as `slices`. After `slices`, twice as many and so on it is
+            looked whether every interval of interest is narrow enough.
+        instances: sessions of a variant a process, opened one after the other.
+        calls: at most this many samples of a variant, scenario and boundary in one instance.
+        seconds: an instance stops after about this much measured time (10 samples are always taken).
+        precision: measuring ends when the half of every ratio's interval is at most this share of the ratio.
+        budget_seconds: no slice of a task begins after this long.
+        tolerance: latencies whose ratio is surely within this share of 1 are called the same.
+        twins: how often the baseline is opened once more and measured as if it were another variant.
     """
 
     scenarios: list[Scenario] = ["single-stream", "offline", "training-step"]
     offline_batch: Annotated[int, Field(ge=1, le=1_000_000)] = 32
-    processes: Annotated[int, Field(ge=2, le=1000)] = 5
-    calls: Annotated[int, Field(ge=12, le=1_000_000)] = 140
-    seconds: Annotated[float, Field(gt=0, le=3600, strict=False)] = 1.0
+    slices: Annotated[int, Field(ge=2, le=1000)] = 5
+    max_slices: Annotated[int, Field(ge=2, le=1000)] | None = None
+    instances: Annotated[int, Field(ge=1, le=1000)] = 4
+    calls: Annotated[int, Field(ge=10, le=1_000_000)] = 35
+    seconds: Annotated[float, Field(gt=0, le=3600, strict=False)] = 0.25
+    precision: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.01
+    budget_seconds: Annotated[float, Field(gt=0, le=604_800, strict=False)] = 600.0
+    tolerance: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.01
+    twins: Annotated[int, Field(ge=0, le=20)] = 1
+
+    @property
+    def most_slices(self) -> int:
+        """How many slices are measured at most; never fewer than at least."""
+        return max(self.slices, self.max_slices or 0)
 
 
 class Suite(Section):
@@ -64,6 +83,8 @@ class Suite(Section):
         layer: overrides of the recipes' sizes.
         latency: how latency is sampled.
         trial_seconds: a worker that takes longer over one step is ended.
+        pythons: interpreters by name; every variant is measured in each of them, interleaved, and compared with
+            itself in the first. Each must have this version of the harness. Left out, there is one.
     """
 
     description: str = ""
@@ -78,6 +99,7 @@ class Suite(Section):
     layer: Layer = Layer()
     latency: Latency = Latency()
     trial_seconds: Annotated[float, Field(gt=0, le=604_800, strict=False)] = 3600.0
+    pythons: dict[Annotated[str, Field(pattern=r"^[a-z0-9._-]+$")], str] = {}
 
 
 def read_suite(name_or_path: str) -> tuple[str, Suite]:
@@ -127,22 +149,25 @@ def parse_suite(text: str, origin: str) -> Suite:
 
 
 def override(suite: Suite, **changes: Any) -> Suite:
-    """A copy with the given keys changed and checked again; a key given as None stays.
+    """A copy with the given keys, those of `[latency]` too, changed and checked again; a key given as None stays.
 
     Raises:
         HarnessError: a value is not allowed.
     """
     given = {key: value for key, value in changes.items() if value is not None}
+    latency = {key: given.pop(key) for key in list(given) if key in Latency.model_fields}
     try:
-        return Suite.model_validate(suite.model_dump() | given)
+        return Suite.model_validate({**suite.model_dump(), "latency": suite.latency.model_dump() | latency, **given})
     except ValidationError as error:
         problem = error.errors()[0]
-        raise HarnessError(f"--{problem['loc'][0]}: {_sentence(problem)}") from error
+        key = str(problem["loc"][1 if problem["loc"][0] == "latency" and len(problem["loc"]) > 1 else 0])
+        option = OPTIONS.get(key, key.replace("_", "-"))
+        raise HarnessError(f"--{option}: {_sentence(problem)}") from error
 
 
 def _explain(problem: Any, text: str) -> str:
     sections: dict[str, type[Section]] = {"layer": Layer, "latency": Latency}
-    keys = [str(part) for part in problem["loc"][: 2 if problem["loc"][0] in sections else 1]]
+    keys = [str(part) for part in problem["loc"][: 2 if problem["loc"][0] in (*sections, "pythons") else 1]]
     key = _printable(".".join(keys))
     line = _line_of(text, keys)
     if problem["type"] == "extra_forbidden":
@@ -172,4 +197,4 @@ def _line_of(text: str, keys: list[str]) -> int:
             name = assignment[1].strip("\"'")
             if ".".join(part for part in (table, name) if part) == ".".join(keys) or (table, name) == ("", keys[0]):
                 return number
-    return 1
+    return _line_of(text, keys[:-1]) if len(keys) > 1 else 1

@@ -3,57 +3,124 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness import stats
-from harness.store import Run
+from harness import estimates, stats
+from harness.contract import HarnessError, one_line
+from harness.store import RUN_FILE, Run
+from harness.suite import Latency
+from harness.verdicts import judge
 
 SCENARIOS = ("single-stream", "offline", "training-step")
 STATUS_ORDER = ("wrong", "crashed", "timed-out", "failed", "unsupported", "skipped", "ok")
 KEY = ["variant", "task", "device", "dtype", "threads"]
+Of = tuple[str, str]  # trial, boundary
 
 
 def latency(run: Run) -> pd.DataFrame:
     """One row per latency trial that is ok and boundary.
 
-    Columns: `trial`, `variant`, `task`, `device`, `dtype`, `threads`, `scenario`, `batch`, `time`, `boundary`,
-    `processes`, `samples` (without the first call of every turn); `process_low_s` and `process_high_s`, the least and
-    the largest median of a process; `latency_s` with `latency_low_s` and `latency_high_s` (geometric mean of the
-    processes' medians, 95 % interval); `mean_s`; `p90_s`, `p99_s` (of all samples) with `p90_bound_s`, `p99_bound_s`
-    (99 % confidence; NaN with too few samples: 64 and 662); `throughput_per_s` with its interval (sequences a second);
-    `baseline`, and `ratio` to it with `ratio_low` and `ratio_high` (latency over the baseline's, paired by process).
+    Columns: `trial`, `variant`, `task`, `device`, `dtype`, `threads`, `scenario`, `batch`, `time`, `boundary`; how much
+    was measured: `slices`, `processes`, `instances`, `samples` (without the first call of every turn),
+    `disturbed_samples` among them, `unsteady_instances` (no steady state seen while warming up); `process_low_s` and
+    `process_high_s`, the least and the largest median of a process; `latency_s` with `latency_low_s`,
+    `latency_high_s` and `latency_unit` (geometric mean of instances' medians, 95 % interval over that unit);
+    `median_s` (of instances' medians) and `mean_s` (of all samples) for information; `p50_s`, `p90_s`, `p99_s`,
+    `p999_s` of all samples, each with `_bound_s` (99 % confidence; NaN with too few samples); `autocorrelation` (lag 1,
+    mean over instances); `throughput_per_s` with its interval (sequences a second); `baseline`, and `ratio` to it with
+    `ratio_low`, `ratio_high` and `ratio_unit` (latency over the baseline's, paired); `half_width` of the interval of
+    interest (of the ratio; of a baseline's latency where nothing is compared with it, else NaN), as a share;
+    `precision_met`; and `verdict`, which holds over all rows of a boundary together.
     """
     trials = run.trials[(run.trials["kind"] == "latency") & (run.trials["status"] == "ok")]
-    medians = _medians(run)
-    rows = [
-        _latency_row(run, trial, boundary, medians)
-        for trial in records(trials)
-        for boundary in ("compute", "end-to-end")
-        if (trial["trial"], boundary) in medians
-    ]
+    planned, settings, known = records(trials), sampling(run), _observed(run, trials)
+    rows: list[dict[str, Any]] = []
+    for boundary in BOUNDARIES:
+        found = [
+            _latency_row(known, trial, boundary, looks(run), settings.precision)
+            for trial in planned
+            if (trial["trial"], boundary) in known.calls
+        ]
+        ratios = [ratio for _, ratio in found if ratio is not None]
+        words = iter(judge(ratios, settings.tolerance, looks(run)))
+        rows += [row | {"verdict": next(words) if ratio is not None else None} for row, ratio in found]
+    place = {trial: number for number, trial in enumerate(trials["trial"])}
+    rows.sort(key=lambda row: place[row["trial"]])  # stable: compute before end-to-end
     return pd.DataFrame(rows, columns=LATENCY_COLUMNS)
 
 
+BOUNDARIES = ("compute", "end-to-end")
+PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 LATENCY_COLUMNS = [
-    *(
-        "trial",
-        *KEY,
-        "scenario",
-        "batch",
-        "time",
-        "boundary",
-        "processes",
-        "samples",
-        "process_low_s",
-        "process_high_s",
-    ),
-    *("latency_s", "latency_low_s", "latency_high_s", "mean_s", "p90_s", "p90_bound_s", "p99_s", "p99_bound_s"),
-    *("throughput_per_s", "throughput_low_per_s", "throughput_high_per_s"),
-    *("baseline", "ratio", "ratio_low", "ratio_high"),
+    *("trial", *KEY, "scenario", "batch", "time", "boundary", "slices", "processes", "instances", "samples"),
+    *("disturbed_samples", "unsteady_instances", "process_low_s", "process_high_s"),
+    *("latency_s", "latency_low_s", "latency_high_s", "latency_unit", "median_s", "mean_s"),
+    *(f"{name}_{end}" for name in PERCENTILES for end in ("s", "bound_s")),
+    *("autocorrelation", "throughput_per_s", "throughput_low_per_s", "throughput_high_per_s"),
+    *("baseline", "ratio", "ratio_low", "ratio_high", "ratio_unit", "half_width", "precision_met", "verdict"),
 ]
+CALIBRATION_COLUMNS = [
+    *("task", "variant", "scenario", "pairs", "comparisons", "false_alarms", "false_alarms_low", "false_alarms_high"),
+    *("ratio", "ratio_low", "ratio_high", "units", "unit", "seconds", "detectable"),
+    *("comparison_seconds", "comparison_detectable"),
+]
+
+
+def calibration(run: Run) -> pd.DataFrame:
+    """What this machine lets one see: the baseline against itself, one row per task.
+
+    Twins are sessions of the baseline measured as if they were other variants. Columns: `task`, `variant`, `scenario`;
+    `pairs` of twins that share no session; `comparisons` that share no slice either (each of `latency.slices` slices),
+    `false_alarms` among them with the ends of the rate's 95 % interval; `ratio` of the first pair with its interval,
+    `units` and `unit`; `seconds` of measured time an arm; `detectable`: the smallest slowdown (0.01 is one percent)
+    that a comparison of two variants of one runtime, measured as long as this, finds with 95 % power;
+    `comparison_seconds` and `comparison_detectable`: the same of one of the comparisons.
+    """
+    medians = instance_medians(run.samples)
+    rows = []
+    calibrated = run.trials[run.trials["kind"].eq("calibration") & run.trials["status"].eq("ok")]
+    for key, twins in calibrated.groupby(["task", "variant", "scenario"], sort=False):
+        task, variant, scenario = map(str, key)
+        same = run.trials["kind"].eq("latency") & run.trials["status"].eq("ok") & run.trials["task"].eq(task)
+        base = run.trials.loc[same & run.trials["variant"].eq(variant) & run.trials["scenario"].eq(scenario), "trial"]
+        copies = [medians[t, "compute"] for t in (*base, *twins["trial"]) if (t, "compute") in medians]
+        pairs = list(zip(copies[::2], copies[1::2], strict=False))
+        whole = [found for one, other in pairs if (found := estimates.ratio(other, one)) is not None]
+        if not whole:
+            continue
+        size = sampling(run).slices
+        alarms = [
+            stats.p_different(found) < 1 - stats.CONFIDENCE
+            for one, other in pairs
+            for group in _slice_groups(one, size)
+            if (found := estimates.ratio(_of(other, group), _of(one, group))) is not None
+        ]
+        rate = stats.rate_interval(sum(alarms), len(alarms)) if alarms else UNKNOWN
+        first = stats.estimate(whole[0], looks(run))
+        own = run.samples  # the first calls of turns cost time too
+        own = own[own["trial"].isin(twins["trial"]) & own["boundary"].eq("compute")]
+        measured = len({slice_ for slice_, _, _ in pairs[0][0]})
+        taken = [look for look in looks(run) if look <= measured] or stats.ONE_LOOK
+        detectable = [stats.detectable_ratio(value, looks=taken) for value in whole]
+        share = size / measured if alarms else math.nan
+        seconds = own["elapsed_s"].sum() / len(twins)
+        parts = [stats.detectable_ratio(_shorter(value, share)) for value in whole] if alarms else [math.nan]
+        rows.append(
+            {"task": task, "variant": variant, "scenario": scenario, "pairs": len(pairs), "comparisons": len(alarms)}
+            | {"false_alarms": sum(alarms), "false_alarms_low": rate.low, "false_alarms_high": rate.high}
+            | {"ratio": first.value, "ratio_low": first.low, "ratio_high": first.high}
+            | {"units": whole[0].units, "unit": whole[0].unit}
+            | {"seconds": seconds, "detectable": float(np.mean(detectable))}
+            | {"comparison_seconds": share * seconds, "comparison_detectable": float(np.mean(parts))}
+        )
+    return pd.DataFrame(rows, columns=CALIBRATION_COLUMNS)
 
 
 def summary(run: Run) -> pd.DataFrame:
@@ -67,25 +134,29 @@ def summary(run: Run) -> pd.DataFrame:
     `baseline`; `is_floor` (its architecture has no weights, so it computes nothing and its latency is the harness's
     overhead); then for every scenario `<scenario>_status`, and of the compute boundary `<scenario>_latency_s`,
     `_latency_low_s`, `_latency_high_s`, `_p90_bound_s`, `_p99_bound_s`, `_throughput_per_s`, `_ratio`, `_ratio_low`,
-    `_ratio_high`; of the end-to-end boundary `_end_to_end_s`, `_end_to_end_low_s`, `_end_to_end_high_s`,
-    `_end_to_end_ratio`, `_end_to_end_ratio_low`, `_end_to_end_ratio_high`.
+    `_ratio_high`, `_half_width`, `_precision_met`, `_verdict`; of the end-to-end boundary `_end_to_end_s`,
+    `_end_to_end_low_s`, `_end_to_end_high_s`, `_end_to_end_ratio`, `_end_to_end_ratio_low`, `_end_to_end_ratio_high`.
     """
-    latencies = latency(run)
+    planned = records(run.trials[run.trials["kind"] != "calibration"])
+    groups = _grouped(planned, lambda trial: tuple(trial[name] for name in KEY))
+    checks = dict(iter(run.parity.groupby("trial")))
+    scores = _grouped(records(run.scores), lambda row: row["trial"])
+    latencies = {(row["trial"], row["boundary"]): row for row in records(run.latency)}
     rows = []
-    for key, trials in run.trials.groupby(KEY, sort=False):
-        first = trials.iloc[0]
-        bad = _worst_trial(trials)
+    for key, trials in groups.items():
+        first, bad = trials[0], _worst_trial(trials)
         row: dict[str, Any] = dict(zip(KEY, key, strict=True))
         row |= {name: first[name] for name in ("architecture", "input_size", "hidden_size", "num_layers")}
         row |= {"status": bad["status"], "reason": bad["reason"]}
-        row |= _parity_columns(run, trials) | _score_columns(run, trials)
-        row["baseline"] = run.header["baselines"].get(first["architecture"])
+        row |= _parity_columns(trials, [checks[t["trial"]] for t in trials if t["trial"] in checks])
+        row |= _score_columns(trials, scores, groups)
+        compared = [trial["baseline"] for trial in trials if not pd.isna(trial["baseline"])]
+        row["baseline"] = compared[0] if compared else run.header["baselines"].get(first["architecture"])
         row["is_floor"] = first["architecture"] in run.header["floors"]
-        own = latencies[latencies["trial"].isin(trials["trial"])]
         for scenario in SCENARIOS:
-            ends = trials.loc[trials["scenario"] == scenario, "status"]
-            row[f"{scenario.replace('-', '_')}_status"] = ends.iloc[0] if len(ends) else None
-            row |= _scenario_columns(own[own["scenario"] == scenario], scenario.replace("-", "_"))
+            own = next((trial for trial in trials if trial["scenario"] == scenario), {"trial": "", "status": None})
+            compute, whole = (latencies.get((own["trial"], boundary), {}) for boundary in BOUNDARIES)
+            row |= _scenario_columns(scenario.replace("-", "_"), own["status"], compute, whole)
         rows.append(row)
     return pd.DataFrame(rows).astype({"agreeing_rows": "Int64", "rows": "Int64"})
 
@@ -95,139 +166,238 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
 
 
-def _medians(run: Run) -> dict[tuple[str, str], dict[int, float]]:
-    """Of every trial and boundary, each process's median, in seconds."""
-    samples = _counted(run.samples)
-    if samples.empty:
-        return {}
-    grouped = samples.groupby(["trial", "boundary", "process"])["elapsed_s"].median()
-    found: dict[tuple[str, str], dict[int, float]] = {}
-    for row in records(grouped.reset_index()):
-        found.setdefault((row["trial"], row["boundary"]), {})[int(row["process"])] = float(row["elapsed_s"])
+def instance_calls(samples: pd.DataFrame) -> dict[Of, dict[estimates.Key, list[float]]]:
+    """Of every trial and boundary, the counted calls of each instance in the order they were made, in seconds."""
+    own = counted(samples)
+    number = own.groupby(["trial", "boundary", "slice", "process", "instance"], sort=False).ngroup().to_numpy()
+    order = np.argsort(number, kind="stable")
+    of, at = own[["trial", "boundary"]].to_numpy(), own[["slice", "process", "instance"]].to_numpy()
+    elapsed = own["elapsed_s"].to_numpy()
+    found: dict[Of, dict[estimates.Key, list[float]]] = {}
+    for calls in np.split(order, np.flatnonzero(np.diff(number[order])) + 1) if len(order) else []:
+        trial, boundary = of[calls[0]]
+        slice_, process, instance = map(int, at[calls[0]])
+        found.setdefault((trial, boundary), {})[slice_, process, instance] = elapsed[calls].tolist()
     return found
 
 
-def _counted(samples: pd.DataFrame) -> pd.DataFrame:
+def instance_medians(samples: pd.DataFrame) -> dict[Of, dict[estimates.Key, float]]:
+    """Of every trial and boundary, the median of each instance by (slice, process, instance), in seconds.
+
+    An instance whose median is no positive number, because the clock stood still, is left out.
+    """
+    return _medians(instance_calls(samples))
+
+
+def counted(samples: pd.DataFrame) -> pd.DataFrame:
     """The samples that estimates are made of: the first call of a turn finds another variant's data in the caches."""
     return samples[samples["call"] > 0]
 
 
+def looks(run: Run) -> tuple[int, ...]:
+    """After how many slices the run's rule looked, or would have looked, whether it knows enough."""
+    settings = sampling(run)
+    return stats.planned_looks(settings.slices, settings.most_slices)
+
+
+def sampling(run: Run) -> Latency:
+    """How the run's suite wanted latency to be sampled; of a run that does not say, the defaults."""
+    try:
+        return Latency(**run.header.get("suite", {}).get("latency", {}))
+    except (ValueError, TypeError, AttributeError) as error:  # pydantic's errors are ValueErrors
+        raise HarnessError(f"'{run.path / RUN_FILE}' is damaged: its suite is not one ({one_line(error)})") from error
+
+
+def _slice_groups(medians: Mapping[estimates.Key, float], size: int) -> list[set[int]]:
+    slices = sorted({slice_ for slice_, _, _ in medians})
+    return [set(slices[start : start + size]) for start in range(0, len(slices) - size + 1, size)]
+
+
+def _shorter(value: stats.LogMean, share: float) -> stats.LogMean:
+    """What would be known of the mean after a share of the measuring, at the same spread."""
+    units = max(2, round(value.units * share))
+    error = value.standard_error * math.sqrt(value.units / units)
+    return stats.LogMean(value.mean, error, units - 1, units, value.unit)
+
+
+def _of(medians: Mapping[estimates.Key, float], slices: set[int]) -> dict[estimates.Key, float]:
+    return {key: value for key, value in medians.items() if key[0] in slices}
+
+
+UNKNOWN = stats.Estimate(math.nan, math.nan, math.nan, 0)
+
+
+@dataclass(frozen=True)
+class _Observed:
+    """What the latency table is made of, by trial and boundary; found once for all rows."""
+
+    calls: Mapping[Of, Mapping[estimates.Key, list[float]]]
+    medians: Mapping[Of, Mapping[estimates.Key, float]]
+    disturbed: Mapping[Any, int]
+    unsteady: Mapping[Any, int]  # by trial
+    trials: Mapping[tuple[Any, ...], str]  # by variant and point
+    alone: frozenset[str]  # baselines that compute something and that no other is compared with
+
+
+def _observed(run: Run, trials: pd.DataFrame) -> _Observed:
+    calls = instance_calls(run.samples)
+    disturbed = counted(run.samples).groupby(["trial", "boundary"])["disturbed"].sum()
+    unsteady = (~run.instances["is_steady"].astype(bool)).groupby(run.instances["trial"]).sum()
+    points = {(trial["variant"], *_point(trial)): trial["trial"] for trial in records(trials)}
+    sharing = Counter((trial["baseline"], *_point(trial)) for trial in records(trials))
+    alone = frozenset(
+        trial["trial"]
+        for trial in records(trials[~trials["architecture"].isin(run.header["floors"])])
+        if trial["baseline"] == trial["variant"] and sharing[trial["baseline"], *_point(trial)] == 1
+    )
+    return _Observed(calls, _medians(calls), dict(disturbed.items()), dict(unsteady.items()), points, alone)
+
+
+def _medians(calls: Mapping[Of, Mapping[estimates.Key, list[float]]]) -> dict[Of, dict[estimates.Key, float]]:
+    middles = {of: {at: median(elapsed) for at, elapsed in own.items()} for of, own in calls.items()}
+    positive = {of: {at: middle for at, middle in own.items() if middle > 0} for of, own in middles.items()}
+    return {of: own for of, own in positive.items() if own}
+
+
+def _point(trial: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What two latency trials have in common if they may be compared."""
+    return tuple(trial[name] for name in ("task", "device", "dtype", "threads", "scenario", "batch", "time"))
+
+
 def _latency_row(
-    run: Run, trial: dict[str, Any], boundary: str, medians: dict[tuple[str, str], dict[int, float]]
-) -> dict[str, Any]:
-    own = medians[trial["trial"], boundary]
-    samples = _counted(run.samples)
-    samples = samples[(samples["trial"] == trial["trial"]) & (samples["boundary"] == boundary)]
-    elapsed = samples["elapsed_s"].to_numpy()
-    estimate = stats.latency_interval(list(own.values()))
-    baseline, ratio = _ratio(run, trial, boundary, medians)
-    return {
+    known: _Observed, trial: dict[str, Any], boundary: str, plan: tuple[int, ...], precision: float
+) -> tuple[dict[str, Any], stats.LogMean | None]:
+    """A row without its verdict, and the ratio that the verdict will be on; none for a baseline."""
+    calls, own = known.calls[trial["trial"], boundary], known.medians.get((trial["trial"], boundary), {})
+    elapsed = np.concatenate(list(calls.values()))
+    typical = estimates.latency(own) if own else None
+    estimate = stats.estimate(typical) if typical else UNKNOWN
+    base = known.trials.get((trial["baseline"], *_point(trial)))
+    is_baseline = base == trial["trial"]
+    theirs = known.medians.get((base, boundary)) if base and not is_baseline else None
+    compared = estimates.ratio(own, theirs) if own and theirs else None
+    ratio = stats.estimate(compared, plan) if compared else UNKNOWN
+    interest = ratio
+    if typical and trial["trial"] in known.alone:
+        interest = stats.estimate(typical, plan)
+    half_width = math.sqrt(interest.high / interest.low) - 1 if interest.low > 0 else math.nan
+    logs: dict[int, list[float]] = {}
+    for (_, process, _), middle in own.items():
+        logs.setdefault(process, []).append(math.log(middle))
+    processes = [math.exp(fmean(values)) for values in logs.values()]
+    correlations = [stats.autocorrelation(values) for values in calls.values()]
+    row = {
         **{name: trial[name] for name in ("trial", *KEY, "scenario", "batch", "time")},
         "boundary": boundary,
-        "processes": len(own),
-        "process_low_s": min(own.values()),
-        "process_high_s": max(own.values()),
+        "slices": len({slice_ for slice_, _, _ in calls}),
+        "processes": len({process for _, process, _ in calls}),
+        "instances": len(calls),
         "samples": len(elapsed),
+        "disturbed_samples": int(known.disturbed[trial["trial"], boundary]),
+        "unsteady_instances": int(known.unsteady.get(trial["trial"], 0)),
+        "process_low_s": min(processes, default=math.nan),
+        "process_high_s": max(processes, default=math.nan),
         "latency_s": estimate.value,
         "latency_low_s": estimate.low,
         "latency_high_s": estimate.high,
+        "latency_unit": typical.unit if typical else None,
+        "median_s": median(own.values()) if own else math.nan,
         "mean_s": float(elapsed.mean()),
-        "p90_s": float(np.quantile(elapsed, 0.90)),
-        "p90_bound_s": stats.percentile_bound(elapsed.tolist(), 0.90),
-        "p99_s": float(np.quantile(elapsed, 0.99)),
-        "p99_bound_s": stats.percentile_bound(elapsed.tolist(), 0.99),
-        "throughput_per_s": trial["batch"] / estimate.value,
-        "throughput_low_per_s": trial["batch"] / estimate.high,
-        "throughput_high_per_s": trial["batch"] / estimate.low,
-        "baseline": baseline,
-        "ratio": ratio.value,
-        "ratio_low": ratio.low,
-        "ratio_high": ratio.high,
+        "autocorrelation": _mean([value for value in correlations if not math.isnan(value)]),
+        "throughput_per_s": _per_second(trial["batch"], estimate.value),
+        "throughput_low_per_s": _per_second(trial["batch"], estimate.high),
+        "throughput_high_per_s": _per_second(trial["batch"], estimate.low),
+        "baseline": trial["baseline"],
+        "ratio": 1.0 if is_baseline else ratio.value,
+        "ratio_low": 1.0 if is_baseline else ratio.low,
+        "ratio_high": 1.0 if is_baseline else ratio.high,
+        "ratio_unit": compared.unit if compared else None,
+        "half_width": half_width,
+        "precision_met": None if math.isnan(half_width) else half_width <= precision,
     }
+    for (name, p), value in zip(PERCENTILES.items(), np.quantile(elapsed, list(PERCENTILES.values())), strict=True):
+        row[f"{name}_s"] = float(value)
+        row[f"{name}_bound_s"] = stats.percentile_bound(elapsed.tolist(), p)
+    return row, compared
 
 
-def _ratio(
-    run: Run, trial: dict[str, Any], boundary: str, medians: dict[tuple[str, str], dict[int, float]]
-) -> tuple[str | None, stats.Estimate]:
-    """The baseline's name and the ratio to it; NaN where the baseline has no numbers of its own."""
-    unknown = stats.Estimate(math.nan, math.nan, math.nan, 0)
-    name = run.header["baselines"].get(trial["architecture"])
-    same = run.trials["status"].eq("ok") & run.trials["variant"].eq(name)
-    for column in ("kind", "task", "device", "dtype", "threads", "scenario", "batch", "time"):
-        same &= run.trials[column].eq(trial[column])
-    found = run.trials.loc[same, "trial"]
-    if found.empty or (found.iloc[0], boundary) not in medians:
-        return name, unknown
-    if found.iloc[0] == trial["trial"]:
-        return name, stats.Estimate(1.0, 1.0, 1.0, len(medians[trial["trial"], boundary]))
-    own, base = medians[trial["trial"], boundary], medians[found.iloc[0], boundary]
-    both = sorted(own.keys() & base.keys())
-    if not both:
-        return name, unknown
-    return name, stats.ratio_interval([own[process] for process in both], [base[process] for process in both])
+def _mean(values: list[float]) -> float:
+    return fmean(values) if values else math.nan
 
 
-def _worst_trial(trials: pd.DataFrame) -> dict[str, Any]:
-    return min(records(trials), key=lambda trial: STATUS_ORDER.index(trial["status"]))
+def _per_second(count: int, seconds: float) -> float:
+    return count / seconds if seconds else math.inf  # the low end of an interval that knows next to nothing
 
 
-def _trainer_status(run: Run, accuracy: pd.DataFrame) -> str | None:
+def _worst_trial(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return min(trials, key=lambda trial: STATUS_ORDER.index(trial["status"]))
+
+
+def _trainer_status(trained: dict[str, Any], groups: Mapping[Any, list[dict[str, Any]]]) -> str | None:
     """Is the variant that trained the weights right itself: the worst of its parity and training-step trials."""
-    first = accuracy.iloc[0]
-    own = run.trials["variant"].eq(first["trained_by"])
-    for column in ("task", "device", "dtype", "threads"):
-        own &= run.trials[column].eq(first[column])
-    proofs = run.trials[own & (run.trials["kind"].eq("parity") | run.trials["scenario"].eq("training-step"))]
-    return str(_worst_trial(proofs)["status"]) if len(proofs) else None
+    trials = groups.get((trained["trained_by"], *(trained[name] for name in KEY[1:])), [])
+    proofs = [trial for trial in trials if trial["kind"] == "parity" or trial["scenario"] == "training-step"]
+    return str(_worst_trial(proofs)["status"]) if proofs else None
 
 
-def _parity_columns(run: Run, trials: pd.DataFrame) -> dict[str, Any]:
-    checks = run.parity[run.parity["trial"].isin(trials["trial"])]
-    status = trials.loc[trials["kind"] == "parity", "status"].iloc[0]
-    forward = trials[(trials["kind"] == "latency") & (trials["scenario"] != "training-step")]
-    if status == "ok" and (forward["status"] == "wrong").any():
+def _parity_columns(trials: Sequence[dict[str, Any]], checks: Sequence[pd.DataFrame]) -> dict[str, Any]:
+    status = next(trial["status"] for trial in trials if trial["kind"] == "parity")
+    forward = [trial for trial in trials if trial["kind"] == "latency" and trial["scenario"] != "training-step"]
+    if status == "ok" and any(trial["status"] == "wrong" for trial in forward):
         status = "wrong"  # it passed at first and failed beside the clock
-    usable = checks[checks["yardstick_rmse"] > 0]
-    return {
-        "parity": status,
+    row = {"parity": status, "parity_ratio": math.nan, "parity_max_abs_error": math.nan, "yardstick": None}
+    if not checks:
+        return row
+    together = pd.concat(checks)
+    usable = together[together["yardstick_rmse"] > 0]
+    return row | {
         "parity_ratio": (usable["rmse"] / usable["yardstick_rmse"]).max(),
-        "parity_max_abs_error": checks["max_abs_error"].max(),
-        "yardstick": checks["yardstick"].iloc[0] if len(checks) else None,
+        "parity_max_abs_error": together["max_abs_error"].max(),
+        "yardstick": together["yardstick"].iloc[0],
     }
 
 
-def _score_columns(run: Run, trials: pd.DataFrame) -> dict[str, Any]:
-    accuracy = trials[(trials["kind"] == "accuracy") & (trials["status"] == "ok")]
-    scores = run.scores[run.scores["trial"].isin(accuracy["trial"])]
+def _score_columns(
+    trials: Sequence[dict[str, Any]],
+    scores: Mapping[Any, list[dict[str, Any]]],
+    groups: Mapping[Any, list[dict[str, Any]]],
+) -> dict[str, Any]:
+    accuracy = [trial for trial in trials if trial["kind"] == "accuracy" and trial["status"] == "ok"]
+    own = [row for trial in accuracy for row in scores.get(trial["trial"], [])]
     columns = dict.fromkeys(("metric", "score", "score_low", "score_high", "trivial_score", "trained_by"), None)
-    row: dict[str, Any] = {**columns, "seeds": len(scores), "trainer_status": None, "score_difference": math.nan}
+    row: dict[str, Any] = {**columns, "seeds": len(own), "trainer_status": None, "score_difference": math.nan}
     row |= {"agreeing_rows": None, "rows": None}
-    if scores.empty:
+    if not own:
         return row
-    estimate = stats.mean_interval(scores["score"].tolist())
-    most = 1.0 if scores["metric"].iloc[0] == "accuracy" else math.inf
-    difference = scores["score"] - scores["trainer_score"]
+    estimate = stats.mean_interval([score["score"] for score in own])
+    differences = [score["score"] - score["trainer_score"] for score in own]
     return row | {
-        "metric": scores["metric"].iloc[0],
+        **{name: own[0][name] for name in ("metric", "trivial_score", "rows")},
         "score": estimate.value,
         "score_low": np.maximum(estimate.low, 0.0),  # no accuracy is above 1, whatever Student's t says
-        "score_high": np.minimum(estimate.high, most),
-        "trivial_score": scores["trivial_score"].iloc[0],
-        "trained_by": accuracy["trained_by"].iloc[0],
-        "trainer_status": _trainer_status(run, accuracy),
-        "score_difference": max(difference.dropna(), key=abs, default=math.nan),
-        "agreeing_rows": scores["agreeing_rows"].min(),
-        "rows": scores["rows"].iloc[0],
+        "score_high": np.minimum(estimate.high, 1.0 if own[0]["metric"] == "accuracy" else math.inf),
+        "trained_by": accuracy[0]["trained_by"],
+        "trainer_status": _trainer_status(accuracy[0], groups),
+        "score_difference": max((value for value in differences if not math.isnan(value)), key=abs, default=math.nan),
+        "agreeing_rows": min((s["agreeing_rows"] for s in own if not pd.isna(s["agreeing_rows"])), default=None),
     }
 
 
-def _scenario_columns(latencies: pd.DataFrame, prefix: str) -> dict[str, Any]:
+def _scenario_columns(
+    prefix: str, status: str | None, compute: Mapping[str, Any], whole: Mapping[str, Any]
+) -> dict[str, Any]:
     names = ["latency_s", "latency_low_s", "latency_high_s", "p90_bound_s", "p99_bound_s"]
-    names += ["throughput_per_s", "ratio", "ratio_low", "ratio_high"]
-    compute = latencies[latencies["boundary"] == "compute"]
-    whole = latencies[latencies["boundary"] == "end-to-end"]
-    row: dict[str, Any] = {f"{prefix}_{name}": compute[name].iloc[0] if len(compute) else math.nan for name in names}
+    names += ["throughput_per_s", "ratio", "ratio_low", "ratio_high", "half_width"]
+    row: dict[str, Any] = {f"{prefix}_status": status}
+    row |= {f"{prefix}_{name}": compute.get(name, math.nan) for name in names}
+    row |= {f"{prefix}_{name}": compute.get(name) for name in ("precision_met", "verdict")}
     for name in ("s", "low_s", "high_s", "ratio", "ratio_low", "ratio_high"):
-        source = f"latency_{name}" if name.endswith("s") else name
-        row[f"{prefix}_end_to_end_{name}"] = whole[source].iloc[0] if len(whole) else math.nan
+        row[f"{prefix}_end_to_end_{name}"] = whole.get(f"latency_{name}" if name.endswith("s") else name, math.nan)
     return row
+
+
+def _grouped(rows: Sequence[dict[str, Any]], key: Callable[[dict[str, Any]], Any]) -> dict[Any, list[dict[str, Any]]]:
+    found: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -15,12 +15,13 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from harness.report import COLUMNS, SETTING, display_table, setting
+from harness.report import COLUMNS, SETTING, display_table, percentage, seconds, setting, visibility
 from harness.store import Run
 from harness.tables import records
 
 LEGEND = """
-parity: rounding error, times the yardstick's; score ±: 95 % over seeds; latency ± or ×÷: 95 % over processes.
+parity: rounding error, times the yardstick's; score ±: 95 % over seeds; other ± or ×÷: 95 %, within this run.
+verdict: on the ratio to the baseline, all of a boundary together 95 %; * its interval is wider than the target.
 Single-stream, offline, training step: compute alone; end-to-end: single-stream, arrays in to arrays out."""
 
 
@@ -79,11 +80,31 @@ def print_summary(run: Run) -> None:
             shown.pop()  # the last columns are left to the report
             table = _table(shown, rows)
         console.print(table)
+        for line in visibility(run, task):
+            console.print(line, markup=False, soft_wrap=True)
     console.print(LEGEND, style="dim")
     bad = run.trials[~run.trials["status"].isin(["ok", "skipped"])]
     for trial in records(bad.drop_duplicates(["variant", "task", "status", "reason"])):
         text = f"{trial['variant']} on {trial['task']}: {trial['status']}: {trial['reason']}"
         console.print(text, markup=False, soft_wrap=True)
+
+
+def calibration_lines(row: dict[str, Any]) -> list[str]:
+    """A row of the calibration table in words."""
+    found = [f"{percentage(row['detectable'])} in {seconds(row['seconds'])}"]
+    if row["comparisons"]:
+        rate, low, high = row["false_alarms"] / row["comparisons"], row["false_alarms_low"], row["false_alarms_high"]
+        ends = f"{100 * rate:.1f} % ({100 * low:.1f}–{100 * high:.1f} %); 5 % is meant"
+        alarms = f"different in {row['false_alarms']} of {row['comparisons']} comparisons: {ends}"
+        found.insert(0, f"{percentage(row['comparison_detectable'])} in {seconds(row['comparison_seconds'])}")
+    else:
+        alarms = "too few slices for a comparison: give it more time"
+    return [
+        "",
+        f"{row['variant']} on {row['task']}, {row['scenario']}, against itself:",
+        f"  {alarms}",
+        f"  smallest slowdown found with 95 % power, by how long each is measured: {', '.join(found)}",
+    ]
 
 
 def _table(columns: Sequence[str], rows: pd.DataFrame) -> Table:

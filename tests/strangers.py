@@ -10,11 +10,12 @@ import importlib.metadata
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -65,8 +66,9 @@ QUICK = """
 seeds = 2
 trial_seconds = 60
 [latency]
-processes = 2
-calls = 12
+slices = 2
+instances = 2
+calls = 10
 seconds = 0.01
 offline_batch = 4
 """
@@ -84,6 +86,9 @@ HABITS = {
     "raises offline": "a MemoryError instead",
     "dies after timing": "os._exit at the first call with a state after that",
     "is wrong later": "ignores its state from then on",
+    "is wrong in company": "ignores its state while a layer of another habit lives in its process",
+    "is wrong when opened again": "ignores its state unless it is the first of its kind in its process",
+    "dies while timed again": "os._exit once it was called more often than that, unless it is the first in its process",
     "diverges": "is right, and its training loss is not a number",
     "trains wrongly": "is right, and its training step moves everything twice as far as it should",
 }
@@ -129,9 +134,13 @@ class World:
 class PlainLayer:
     """An LSTM layer of framework `plain`: called with weights and inputs, it gives outputs."""
 
+    built: ClassVar[Counter[str]] = Counter()  # layers of each habit in this process
+
     def __init__(self, habit: str, input_size: int, hidden_size: int, num_layers: int) -> None:
         if habit == "refuses":
             raise harness.Unsupported("this model runs on Sundays only")
+        self.built[habit] += 1
+        self.is_first = self.built[habit] == 1
         self.habit = habit
         self.size = LayerSize(input_size, hidden_size, num_layers)
         self.calls = 0
@@ -142,6 +151,8 @@ class PlainLayer:
         late = self.calls > CALLS_OF_ONE_PARITY_CHECK
         if self.habit == "exits" or (self.habit == "dies while timed" and late):
             os._exit(7)
+        if self.habit == "dies while timed again" and late and not self.is_first:
+            os._exit(10)
         if self.habit == "dies after timing" and late and inputs.state is not None:
             os._exit(8)
         self.fours = self.fours + 1 if len(inputs.x) == 4 else 0
@@ -155,7 +166,12 @@ class PlainLayer:
             raise ValueError("a | pipe\nand a <script>")
         while self.habit == "hangs":
             time.sleep(1)
-        if self.habit == "ignores its state" or (self.habit == "is wrong later" and late):
+        if (
+            self.habit == "ignores its state"
+            or (self.habit == "is wrong later" and late)
+            or (self.habit == "is wrong when opened again" and not self.is_first)
+            or (self.habit == "is wrong in company" and len(self.built) > 1)
+        ):
             inputs = Inputs(inputs.x, None, inputs.lengths)
         return lstm(weights, inputs)
 

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
+import re
 import select
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 from click.testing import CliRunner, Result
+from made_up_runs import ENVIRONMENT, HALF, Timed, five, process_row, samples, write_run
 from strangers import QUICK, World
 
-from harness.cli import EXIT_CODES, main
+from harness.cli import EXIT_CODES, GATE_EXIT_CODES, main
+from harness.store import SAMPLE_COLUMNS, RunFolder, load
 
+if TYPE_CHECKING:
+    from harness.catalog import Catalog
+    from harness.plan import Plan
+
+INTERLEAVED = "seeds = 0\n[latency]\nscenarios = ['single-stream']\ninstances = 1\ncalls = 10\nseconds = 0.01\n"
+IDLE = """
+import harness
+from harness import Architecture, Model
+
+def build(**size): raise RuntimeError("never built")
+
+@harness.hookimpl
+def harness_models():
+    idle = Architecture("idle", 1, lambda size: {}, None)
+    return [Model("idle", idle, "plain", build)]
+"""
 PARITY_ONLY = "seeds = 0\n[latency]\nscenarios = []\n"
 
 
@@ -29,6 +51,13 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     world = World(tmp_path / "plugins", monkeypatch)
     world.add_plain(plain_lstm="", forgetful="ignores its state", sleepy="refuses")
     return world
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def harness(*arguments: str) -> Result:
@@ -63,11 +92,14 @@ def test_importing_the_harness_imports_neither_numpy_nor_anything_that_is_slow()
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("command", [(), ("run",)])
-def test_help_documents_the_exit_codes(command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("command", "codes"),
+    [((), EXIT_CODES), (("run",), EXIT_CODES), (("calibrate",), EXIT_CODES), (("gate",), GATE_EXIT_CODES)],
+)
+def test_help_documents_the_exit_codes(command: tuple[str, ...], codes: str) -> None:
     result = harness(*command, "--help")
     assert result.exit_code == 0
-    for line in EXIT_CODES.splitlines()[1:]:
+    for line in codes.splitlines()[1:]:
         assert line.strip() in result.stdout
 
 
@@ -112,7 +144,19 @@ def test_an_unsupported_row_ends_with_0(world: World) -> None:
     assert "unsupported: this model runs on Sundays only" in result.stdout
 
 
-BAD = {
+NAMED = "write NAME=PATH, such as --python old=/venvs/old/bin/python"
+CALIBRATE = ["calibrate", "--variant", "plain-lstm@plain", "--task", "tiny", "--minutes", "0.0001"]
+PROGRAMS = {
+    "full/bare": "#!/bin/sh\nexit 1\n",
+    "full/talks": "#!/bin/sh\necho hello, what can I do for you today\n",
+    "full/old": f"""#!{sys.executable}
+import sys
+from harness.engine.worker import receive, send
+assert receive(sys.stdin.buffer)["do"] == "environment"
+send(sys.stdout.buffer, {{"result": {{"python": "3.11.0", "versions": {{"rnn-harness": "0.0.1"}}}}}})
+""",
+}
+BAD: dict[str, tuple[list[str], str]] = {
     "unknown suite": (["run", "quik"], "no suite is called 'quik'; did you mean 'quick'?"),
     "missing suite": (["run", "none.toml"], "suite 'none.toml' cannot be read: No such file"),
     "suite with a wrong key": (["run", "wrong-key.toml"], "suite 'wrong-key.toml', line 2: unknown key 'model'"),
@@ -142,6 +186,91 @@ BAD = {
     "device not there": (["run", "good.toml", "--device", "cuda"], "runtime 'plain' has no device 'cuda'"),
     "out in the way": (["run", "good.toml", "--out", "full"], "'full' exists and is not empty; choose another --out"),
     "out not writable": (["run", "good.toml", "--out", "good.toml/out"], "'good.toml/out' cannot be written: "),
+    "precision of nothing": (["run", "good.toml", "--precision", "0"], "--precision: input should be greater than 0"),
+    "one slice": (["run", "good.toml", "--slices", "1"], "--slices: input should be greater than or equal to 2"),
+    "no budget": (["run", "good.toml", "--budget", "0"], "--budget: input should be greater than 0"),
+    "too few slices at most": (
+        ["run", "good.toml", "--slices", "9", "--max-slices", "8"],
+        "9 slices at least and 8 at most: ",
+    ),
+    "interpreter without a name": (
+        ["run", "good.toml", "--python", "/usr/bin/python"],
+        f"--python /usr/bin/python: {NAMED}",
+    ),
+    "interpreter without a path": (["run", "good.toml", "--python", "a="], f"--python a=: {NAMED}"),
+    "interpreter with an empty name": (["run", "good.toml", "--python", "=x"], f"--python =x: {NAMED}"),
+    "interpreter with a bad name": (["run", "good.toml", "--python", "A[]=x"], "--python: string should match pattern"),
+    "interpreter that is there twice": (
+        ["run", "good.toml", "--python", f"a={sys.executable}", "--python", f"a={sys.executable}"],
+        "--python a is given twice; names must differ",
+    ),
+    "interpreter that is missing": (
+        ["run", "good.toml", "--python", f"a={sys.executable}", "--python", "b=none/python"],
+        "--python b: 'none/python' cannot be started: No such file or directory",
+    ),
+    "interpreter that is a folder": (
+        ["run", "good.toml", "--python", "a=full"],
+        "--python a: 'full' cannot be started: ",
+    ),
+    "interpreter that is no program": (
+        ["run", "good.toml", "--python", "a=good.toml"],
+        "--python a: 'good.toml' cannot be started: ",
+    ),
+    "interpreter without the harness": (
+        ["run", "good.toml", "--python", "a=full/bare"],
+        "--python a: 'full/bare' has no harness of this version (the worker ended by itself with exit code 1); install",
+    ),
+    "interpreter that talks": (
+        ["run", "good.toml", "--python", "a=full/talks"],
+        "--python a: 'full/talks' has no harness",
+    ),
+    "interpreter with another harness": (
+        ["run", "good.toml", "--python", "a=full/old"],
+        "--python a: 'full/old' has rnn-harness 0.0.1; both sides are timed by one version, so install ",
+    ),
+    "interpreters and a baseline": (
+        ["run", "good.toml", "--python", f"a={sys.executable}", "--baselines", "plain-lstm@plain"],
+        "--baselines: with --python every variant is compared with itself; ",
+    ),
+    "calibrate of a model": (
+        ["calibrate", "--variant", "plain-lstm"],
+        "--variant plain-lstm: write model@runtime, such as",
+    ),
+    "calibrate of a runtime": (["calibrate", "--variant", "@plain"], "--variant @plain: write model@runtime, such as"),
+    "calibrate of a pattern": (
+        ["calibrate", "--variant", "*@plain"],
+        "--variant *@plain: write model@runtime, such as",
+    ),
+    "calibrate of two lines": (["calibrate", "--variant", "a@b\nc"], "--variant a@b\\nc: write model@runtime, such as"),
+    "calibrate of nothing": (
+        ["calibrate", "--variant", "plain-lstn@plain"],
+        "no model is called 'plain-lstn'; did you mean 'plain-lstm'?",
+    ),
+    "calibrate on no task": (
+        ["calibrate", "--variant", "plain-lstm@plain", "--task", "tinny"],
+        "no task is called 'tinny'; did you mean 'tiny'?",
+    ),
+    "calibrate for no time": (["calibrate", "--minutes", "0"], "--minutes 0: more than 0 and at most 10080"),
+    "calibrate for less": (["calibrate", "--minutes", "-1"], "--minutes -1: more than 0"),
+    "calibrate for ever": (["calibrate", "--minutes", "inf"], "--minutes inf: more than 0"),
+    "calibrate for nobody knows": (["calibrate", "--minutes", "nan"], "--minutes nan: more than 0"),
+    "calibrate into a full folder": (
+        [*CALIBRATE, "--out", "full"],
+        "'full' exists and is not empty; choose another --out",
+    ),
+    "compare of nothing": (["compare", "nowhere", "nowhere"], "'nowhere' is not a run: run.json cannot be read"),
+    "compare of a folder": (["compare", "full", "full"], "'full' is not a run: run.json cannot be read"),
+    "compare of text": (["compare", "good.toml", "good.toml"], "'good.toml' is not a file of samples: "),
+    "gate of nothing": (["gate", "nowhere", "--max-slowdown", "3%"], "'nowhere' is not a run: run.json cannot be read"),
+    "gate of text": (["gate", "good.toml", "full", "--max-slowdown", "3%"], "'good.toml' is not a file of samples: "),
+    **{
+        f"gate at {text!r}": (
+            ["gate", "nowhere", "--max-slowdown", text],
+            f"'{text}' is not a percentage: write 3 % as '3%'",
+        )
+        for text in ("", "3", "0.03", "-3%", "3%%", "nan%", "three%", "1e1%")
+    },
+    "report of a name with a line break": (["report", "a\nb"], "'a\\nb' is not a run: run.json cannot be read"),
     "report of nothing": (["report", "nowhere"], "'nowhere' is not a run: run.json cannot be read"),
     "report of a folder": (["report", "full"], "'full' is not a run: run.json cannot be read"),
     "check of nothing": (["check", "plain-lstn"], "no model is called 'plain-lstn'; did you mean"),
@@ -161,9 +290,11 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(world: World, kind: 
         "wrong-value.toml": "threads = 0",
         "no-toml.toml": "=",
         "full/precious": "mine",
+        **PROGRAMS,
     }.items():
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_text(text, encoding="utf-8")
+        Path(name).chmod(0o755 if name in PROGRAMS else 0o644)
     before = {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     result = harness(*arguments)
     assert result.exit_code == 2
@@ -183,6 +314,12 @@ def test_bad_input_is_one_clear_line_and_nothing_is_written(world: World, kind: 
         ["run", "--data-dir", "nowhere"],
         ["check"],
         ["report"],
+        ["calibrate", "torch-lstm@eager"],
+        ["compare"],
+        ["compare", "one"],
+        ["gate"],
+        ["gate", "one", "two"],
+        ["gate", "one", "two", "three", "--max-slowdown", "3%"],
     ],
 )
 def test_a_wrong_way_to_call_the_command_ends_with_2(world: World, arguments: list[str]) -> None:
@@ -206,6 +343,293 @@ def test_damaged_data_is_one_line_that_says_where_to_put_it(world: World) -> Non
     assert result.exit_code == 2
     assert result.stderr == f"harness: task 'sick': x.gz is damaged; put a whole one into {Path('data').resolve()}\n"
     assert not Path("out").exists()
+
+
+def test_a_run_of_two_interpreters_interleaves_them_and_compares_each_variant_with_itself(world: World) -> None:
+    pythons = [f"--python={name}={sys.executable}" for name in ("old", "new")]
+    result = harness("run", suite(f"{INTERLEAVED}slices = 2"), "--models", "plain-lstm", *pythons, "--out", "out")
+    assert result.exit_code == 0, result.output
+    old, new = (f"plain-lstm@plain[{name}]" for name in ("old", "new"))
+    run = load("out")
+    assert run.trials["variant"].value_counts().to_dict() == {old: 3, new: 2}  # one more is the twin
+    assert set(run.trials["status"]) == {"ok"}
+    latency = run.latency[run.latency["boundary"] == "compute"].set_index("variant")
+    assert latency["baseline"].to_dict() == dict.fromkeys((old, new), old)
+    assert latency.loc[new, "ratio_unit"] == "slice"
+    assert sorted(zip(run.processes["slice"], run.processes["python"], strict=True)) == [
+        *((1.0, "new"), (1.0, "old"), (2.0, "new"), (2.0, "old"))
+    ]
+    assert set(run.header["pythons"]) == {"old", "new"}
+    assert run.header["suite"]["pythons"] == dict.fromkeys(("old", "new"), sys.executable)
+    for facts in run.header["pythons"].values():
+        assert facts["python"] == run.environment["python"]
+        assert facts["versions"]["rnn-harness"] == run.environment["versions"]["rnn-harness"]
+    report = Path("out/report.md").read_text(encoding="utf-8")
+    for name in ("old", "new"):
+        assert rf"| tiny | plain\[{name}\] | 2 |" in report
+        assert f"tiny, plain of {name}, slice 2 of 2" in result.stderr
+    gate = harness("gate", "out", "--max-slowdown", "3%")
+    assert gate.exit_code in (0, 1, 2)  # who knows how long it took
+    assert f"{new}, single-stream 1×5, tiny on cpu" in gate.stdout
+    assert gate.stderr == ""
+
+
+def test_options_of_sampling_reach_the_suite_and_leave_the_rest_of_it(world: World) -> None:
+    text = "seeds = 0\n[latency]\nscenarios = []\ninstances = 7\n"
+    options = ["--precision=0.02", "--slices=3", "--max-slices=12", "--budget=5"]
+    assert harness("run", suite(text), "--models=plain-lstm", "--out=out", *options).exit_code == 0
+    latency = load("out").header["suite"]["latency"]
+    wanted = {"precision": 0.02, "slices": 3, "max_slices": 12, "budget_seconds": 5.0, "instances": 7}
+    assert {name: latency[name] for name in wanted} == wanted
+    assert load("out").header["pythons"] == {}
+
+
+# ------------------------------------------------------------------------------------------------------ calibrate
+
+
+def test_the_shortest_calibration_measures_one_slice_and_says_that_it_knows_no_rate(world: World) -> None:
+    result = harness(*CALIBRATE, "--out", "out")
+    assert result.exit_code == 0, result.output
+    run = load("out")
+    assert run.trials["kind"].value_counts().to_dict() == {"calibration": 5, "parity": 1, "latency": 1}
+    assert set(run.trials["status"]) == {"ok"}
+    assert set(run.samples["slice"]) == {1}
+    (row,) = run.calibration.to_dict("records")
+    assert (row["variant"], row["task"], row["pairs"], row["comparisons"]) == ("plain-lstm@plain", "tiny", 3, 0)
+    *_, blank, title, alarms, slowdown = result.stdout.splitlines()
+    assert (blank, title) == ("", "plain-lstm@plain on tiny, single-stream, against itself:")
+    assert alarms == "  too few slices for a comparison: give it more time"
+    assert slowdown.startswith("  smallest slowdown found with 95 % power, by how long each is measured: ")
+    assert "nan" not in result.stdout
+    said = "differences under .* between variants of one runtime are not visible: plain-lstm@plain, single-stream, "
+    assert re.search(said, result.stdout)
+    assert re.search(said, Path("out/report.md").read_text(encoding="utf-8"))
+
+
+def test_a_quiet_calibration_prints_its_table_and_nothing_else(world: World) -> None:
+    result = harness(*CALIBRATE, "--quiet")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    (folder,) = Path("results").iterdir()
+    assert folder.name.startswith("calibrate-")
+
+
+def test_a_calibration_with_enough_slices_says_how_often_the_same_was_called_different(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def execute(plan: Plan, catalog: Catalog, folder: RunFolder, *_: object) -> None:
+        for trial in plan.trials:
+            if trial.kind != "parity":
+                level = 0.00101 if trial.twin == 1 else 0.001
+                folder.write_samples(trial.id, samples(five(level, 0.001 * trial.twin)))
+            folder.append({"trial": trial.id, "status": "ok"})
+
+    monkeypatch.setattr("harness.engine.run.execute", execute)
+    result = harness(*CALIBRATE, "--quiet")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-3:-1] == [
+        "plain-lstm@plain on tiny, single-stream, against itself:",
+        "  different in 1 of 3 comparisons: 33.3 % (0.8–90.6 %); 5 % is meant",
+    ]
+    assert ": 0.35 % in 15 ms, " in result.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("model", "code"), [("forgetful", 1), ("sleepy", 0)])
+def test_what_is_wrong_or_unsupported_is_not_calibrated(world: World, model: str, code: int) -> None:
+    result = harness("calibrate", "--variant", f"{model}@plain", "--task", "tiny", "--minutes", "0.0001")
+    assert result.exit_code == code
+    assert "against itself" not in result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_a_model_that_computes_nothing_is_not_calibrated(world: World) -> None:
+    world.add("idle", IDLE)
+    result = harness("calibrate", "--variant", "idle@plain", "--task", "tiny")
+    assert result.exit_code == 2
+    assert result.stderr == "harness: --variant idle@plain: it computes nothing, so it says nothing of what is timed\n"
+    assert list(Path().iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------ compare and gate
+
+
+def two_runs(ratio: float = 1.0, spread: float = 0.0, processes: int = 5) -> None:
+    """Runs `base` and `new` of one variant; NEW takes so many times as long, its processes' logarithms lie apart."""
+    quiet = [process_row(slice_) for slice_ in range(1, 1 + processes)]
+    write_run(Path("base"), Timed("a@r", five(0.001)), processes=quiet)
+    write_run(Path("new"), Timed("a@r", five(0.001 * ratio, spread)), processes=quiet)
+
+
+def row_of(result: Result, start: str) -> str:
+    """The one line of the output that begins so, without the blanks between its columns."""
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith(start)]
+    return " ".join(line.split())
+
+
+def test_compare_prints_the_ratio_of_two_runs_with_its_interval_and_verdict(runs: Path) -> None:
+    two_runs(1.5, 0.001)
+    result = harness("compare", "base", "new")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[:2] == ["BASE base", "NEW  new"]
+    rows = [" ".join(line.split()) for line in lines if line.startswith("a@r ")]
+    half = f"±{100 * math.expm1(HALF * 0.001):.1f}%"
+    assert rows == [
+        f"a@r single-stream 1×5 1 ms 1.5 ms 1.500× {half} slower 5 | 5 processes",
+        f"a@r single-stream 1×5 2 ms 3 ms 1.500× {half} slower 5 | 5 processes",
+    ]
+
+
+def test_compare_writes_it_as_markdown_too(runs: Path) -> None:
+    two_runs(0.5, 0.001)
+    result = harness("compare", "base", "new", "--out", "found.md")
+    assert result.exit_code == 0
+    assert "0.500×" in result.stdout
+    text = Path("found.md").read_text(encoding="utf-8")
+    assert text.startswith("# Comparison\n")
+    assert "| a@r | single-stream 1×5 | 1 ms | 500 µs | 0.500× (0.499–0.501) | faster |" in text
+
+
+def test_a_comparison_that_cannot_be_written_is_printed_and_says_so(runs: Path) -> None:
+    two_runs()
+    result = harness("compare", "base", "new", "--out", "nowhere/found.md")
+    assert result.exit_code == 2
+    assert "a@r" in result.stdout
+    said = "harness: 'nowhere/found.md' cannot be written: No such file or directory; choose another --out\n"
+    assert result.stderr == said
+
+
+OTHER = ENVIRONMENT | {"cpu_model": "Another CPU", "machine": "arm64", "python": "3.12.1"}
+
+
+@pytest.mark.parametrize("command", [("compare",), ("gate", "--max-slowdown", "3%")])
+def test_runs_of_two_machines_are_refused_with_what_differs_unless_it_is_allowed(
+    runs: Path, command: tuple[str, ...]
+) -> None:
+    write_run(Path("base"), Timed("a@r", five(0.001)))
+    write_run(Path("new"), Timed("a@r", five(0.001, 0.001)), environment=OTHER)
+    result = harness(*command, "base", "new", "--allow-different")
+    assert result.exit_code == 0
+    assert "a@r" in result.stdout
+    result = harness(*command, "base", "new")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert "machine: x86_64 | arm64; " in result.stderr
+    assert "cpu_model: A CPU | Another CPU" in result.stderr
+    assert "3.12.1" not in result.stderr  # a version may change
+    assert "--allow-different" in result.stderr
+
+
+def write_file(name: str, seconds: float) -> None:
+    """A file of samples: five processes of one session, the compute boundary alone."""
+    with Path(name).open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([SAMPLE_COLUMNS[1:], *samples(five(seconds, 0.001), ["compute"])])
+
+
+def test_two_files_of_samples_are_compared_and_gated(runs: Path) -> None:
+    write_file("old.csv", 0.001)
+    write_file("new.csv", 0.002)
+    result = harness("compare", "old.csv", "new.csv")
+    assert result.exit_code == 0
+    assert " samples 1 ms 2 ms 2.000× ±" in row_of(result, "old ")
+    assert harness("gate", "old.csv", "new.csv", "--max-slowdown", "3%").exit_code == 1
+    assert harness("gate", "new.csv", "old.csv", "--max-slowdown", "3%").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compare", "base", "old.csv"], "compare a run with a run, or a file of samples with another"),
+        (
+            ["gate", "old.csv", "base", "--max-slowdown=3%"],
+            "compare a run with a run, or a file of samples with another",
+        ),
+        (["gate", "old.csv", "--max-slowdown=3%"], "old.csv is one file of samples: give a second one"),
+        (["compare", "base", "alien"], "no latency row is in both runs"),
+        (["compare", "base", "broken"], "'broken/run.json' is damaged: "),
+        (["gate", "base", "ancient", "--max-slowdown=3%"], "'ancient' has schema version 1; this harness reads 2"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(runs: Path, arguments: list[str], said: str) -> None:
+    write_run(Path("base"), Timed("a@r", five(0.001)))
+    write_run(Path("alien"), Timed("b@r", five(0.001)))
+    write_file("old.csv", 0.001)
+    for name, text in (("broken", "{"), ("ancient", '{"schema_version": 1}')):
+        Path(name).mkdir()
+        Path(name, "run.json").write_text(text, encoding="utf-8")
+    result = harness(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith(f"harness: {said}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("ratio", "spread", "allowed", "code", "outcome"),
+    [
+        (1.0, 0.001, "3%", 0, "pass"),
+        (0.5, 0.001, "0%", 0, "pass"),
+        (1.5, 0.001, "3%", 1, "fail"),
+        (1.5, 0.001, "60 %", 0, "pass"),
+        (1.02, 0.001, "1.5%", 1, "fail"),
+        (1.0, 0.2, "3%", 2, "undecided"),
+    ],
+)
+def test_the_gate_ends_with_0_1_or_2(
+    runs: Path, ratio: float, spread: float, allowed: str, code: int, outcome: str
+) -> None:
+    two_runs(ratio, spread)
+    result = harness("gate", "base", "new", "--max-slowdown", allowed)
+    assert result.exit_code == code
+    assert result.stderr == ""
+    *rows, last = result.stdout.splitlines()
+    assert len([row for row in rows if row.startswith(f"{outcome:<9} a@r, single-stream 1×5, ")]) == 2
+    assert last == f"at most {allowed.strip(' %')} % slower: 2 {outcome}"
+    assert ("would decide" in result.stdout) is (outcome == "undecided")
+
+
+@pytest.mark.parametrize("status", ["wrong", "failed", "crashed", "timed-out", "unsupported", "skipped"])
+def test_the_gate_is_closed_to_a_row_that_new_lost(runs: Path, status: str) -> None:
+    write_run(Path("base"), Timed("a@r", five(0.001)), Timed("b@r", five(0.001)))
+    lost = Timed("b@r", status=status, reason="because")
+    write_run(Path("new"), Timed("a@r", five(0.001, 0.001)), lost)
+    result = harness("gate", "base", "new", "--max-slowdown", "3%")
+    assert result.exit_code == 1
+    said = " ".join(result.stdout.split())  # its lines are wrapped
+    assert re.search(rf"fail b@r, single-stream 1×5, .*: BASE has it, NEW does not: {status}: because pass a@r, ", said)
+    assert said.endswith(" at most 3 % slower: 1 fail, 2 pass")
+    assert harness("gate", "new", "base", "--max-slowdown", "3%").exit_code == 0  # a row more is no loss
+
+
+def test_the_gate_holds_one_interleaved_runs_interpreters_against_the_first(runs: Path) -> None:
+    first = {"baseline": "a@r[old]"}
+    for name, ratio in (("sound", 1.0), ("slow", 1.5)):
+        sides = [Timed("a@r[old]", five(0.001), first), Timed("a@r[new]", five(0.001 * ratio, 0.001), first)]
+        write_run(Path(name), *sides, pythons={"old": {"python": "3.11.9"}, "new": {"python": "3.12.1"}})
+    sound, slow = (harness("gate", name, "--max-slowdown", "3%") for name in ("sound", "slow"))
+    assert (sound.exit_code, slow.exit_code) == (0, 1)
+    assert sound.stdout.count("pass      a@r[new], single-stream 1×5, ") == 2
+    assert slow.stdout.count("fail      a@r[new], single-stream 1×5, ") == 2
+    assert "a@r[old]," not in sound.stdout + slow.stdout
+
+
+def test_a_gate_that_compared_nothing_is_not_open(runs: Path) -> None:
+    write_run(Path("alone"), Timed("a@r", five(0.001)))
+    result = harness("gate", "alone", "--max-slowdown", "3%")
+    assert (result.exit_code, result.stdout) == (2, "at most 3 % slower: nothing was compared\n")
+
+
+def test_nothing_that_compares_changes_a_run(runs: Path) -> None:
+    two_runs()
+    before = {path: path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
+    assert harness("compare", "base", "new").exit_code == 0
+    assert harness("gate", "base", "new", "--max-slowdown", "3%").exit_code == 0
+    assert {path: path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()} == before
+
+
+# ------------------------------------------------------------------------------------------------ report, check, ends
 
 
 def test_report_makes_the_same_tables_again_and_prints_the_summary(world: World) -> None:
@@ -255,7 +679,7 @@ def test_an_interruption_ends_with_130_and_keeps_what_was_finished(
     assert result.stderr.splitlines()[-1] == "harness: interrupted"
     text = Path("out/tables/trials.csv").read_text(encoding="utf-8")
     assert text.count(",ok,") == 1
-    assert text.count("the run ended before this trial") == 5
+    assert text.count("the run ended before this trial") == 6
 
 
 ENDLESS = """

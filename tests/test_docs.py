@@ -28,6 +28,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "results/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "plugins").glob("*/README.md")),
+    ROOT / "benchmarks" / "README.md",
 ]
 EXAMPLES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FORBIDDEN = re.compile(r"(?<![\w.])(/tmp|/work|/home|/root|/Users|/opt|/mnt)/|[A-Z]:\\|\blocalhost\b|\.\./shared")
@@ -133,10 +134,14 @@ class TestTheTablesPage:
         [
             ("trials", store.TRIAL_COLUMNS),
             ("parity", store.PARITY_COLUMNS),
+            ("gradients", store.GRADIENT_COLUMNS),
             ("scores", store.SCORE_COLUMNS),
             ("curves", store.CURVE_COLUMNS),
             ("samples", store.SAMPLE_COLUMNS),
+            ("instances", store.INSTANCE_COLUMNS),
+            ("processes", store.PROCESS_COLUMNS),
             ("latency", tables.LATENCY_COLUMNS),
+            ("calibration", tables.CALIBRATION_COLUMNS),
         ],
     )
     def test_names_every_column_in_order_and_no_other(self, heading: str, columns: list[str]) -> None:
@@ -168,6 +173,13 @@ class TestTheTablesPage:
             *(f"latency.{name}" for name in suite.Latency.model_fields),
         ]
         assert sorted(first_cells(text_of("tables.md"), "Suite")) == sorted(keys)
+
+    @pytest.mark.parametrize("name", [name for name in suite.Latency.model_fields if name != "scenarios"])
+    def test_gives_the_default_of_every_key_that_has_one(self, name: str) -> None:
+        default = suite.Latency.model_fields[name].default
+        found = re.search(rf"^\| `latency.{name}` \|[^|]*\| (\S+) \|", text_of("tables.md"), re.MULTILINE)
+        assert found
+        assert default is None or float(found[1]) == default
 
     def test_names_every_member_of_a_loaded_run_and_no_other(self) -> None:
         head = text_of("tables.md").partition("From Python")[2].partition("\n## ")[0]

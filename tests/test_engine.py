@@ -3,7 +3,9 @@ others' rows are whole."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +18,12 @@ from safetensors.numpy import load_file
 from strangers import QUICK, World
 
 from harness import HarnessError, Unsupported
+from harness.engine import noise
 from harness.engine.context import Context, Outcome, Stopped
 from harness.engine.process import WorkerFailure
 from harness.engine.run import check_parity, execute, preflight
 from harness.plan import Plan, make_plan
-from harness.store import SAMPLE_COLUMNS, Run, RunFolder, load
+from harness.store import PROCESS_COLUMNS, SAMPLE_COLUMNS, Run, RunFolder, load
 from harness.suite import override, parse_suite
 from harness.tables import records
 
@@ -71,8 +74,8 @@ def run_all(world: World, path: Path, text: str = QUICK, steps: Steps | None = N
 
 def assert_whole(plan: Plan, path: Path) -> None:
     """Every planned trial has exactly one record."""
-    lines = (path / "journal.jsonl").read_text(encoding="utf-8").splitlines()
-    assert sorted(json.loads(line)["trial"] for line in lines) == [trial.id for trial in plan.trials]
+    lines = map(json.loads, (path / "journal.jsonl").read_text(encoding="utf-8").splitlines())
+    assert sorted(line["trial"] for line in lines if "process" not in line) == [trial.id for trial in plan.trials]
 
 
 def ends(run: Run, model: str) -> dict[str, list[tuple[str, str]]]:
@@ -94,12 +97,13 @@ def row_of(run: Run, model: str) -> dict[str, Any]:
 
 
 def assert_good(run: Run, model: str) -> None:
-    """The variant's rows are whole: right, scored, and timed in both boundaries by both processes."""
+    """The variant's rows are whole: right, scored, and timed in both boundaries in every instance of both slices."""
     assert set(statuses(run, model)) == {"ok"}
     own = run.latency[run.latency["variant"] == f"{model}@plain"]
     assert len(own) == 6
-    assert set(own["processes"]) == {2}
-    assert set(own["samples"]) == {24}
+    assert set(own["slices"]) == set(own["processes"]) == {2}
+    assert set(own["instances"]) == {4}
+    assert set(own["samples"]) == {40}
     assert row_of(run, model)["seeds"] == 2
 
 
@@ -192,16 +196,20 @@ class TestCompany:
         steps = company[1]
         assert len(steps.done) == steps.planned
 
-    def test_parity_stands_beside_every_latency_for_every_process(self, run: Run) -> None:
+    def test_parity_stands_beside_every_latency_for_every_process_once(self, run: Run) -> None:
         good = run.trials[(run.trials["model"] == "good") & (run.trials["kind"] == "latency")]
+        processes = set(run.samples.loc[run.samples["trial"].isin(good["trial"]), "process"])
+        assert len(processes) == 2
         checks = run.parity[run.parity["trial"].isin(good["trial"])]
-        assert set(zip(checks["process"], checks["moment"], strict=True)) == {
-            (process, moment) for process in (1, 2) for moment in ("before", "after")
+        assert set(zip(checks["process"], checks["moment"], strict=True)) >= {
+            (process, moment) for process in processes for moment in ("before", "after")
         }
+        assert not checks.duplicated(["process", "moment", "case", "part"]).any()
         questions = set(run.gradients.loc[run.gradients["trial"].isin(good["trial"]), "what"])
         assert questions > {"loss", "gradient of weight_hh_l0", "loss after timing", "movement after timing"}
         parity = run.parity[run.parity["trial"].isin(run.trials.loc[run.trials["kind"] == "parity", "trial"])]
         assert set(parity["process"]) == {0}
+        assert set(parity["moment"]) == {"first"}
         assert {"batch 1, time 5, no state", "batch 4, time 5, no state"} <= set(parity["case"])
 
     def test_the_baseline_is_the_one_that_was_asked_for(self, run: Run) -> None:
@@ -211,6 +219,28 @@ class TestCompany:
         other = run.latency[run.latency["variant"] == "other@plain"]
         assert other["ratio"].notna().all()
 
+    def test_whoever_died_or_was_wrong_left_every_process_with_a_number_and_a_noise_record_of_its_own(
+        self, run: Run
+    ) -> None:
+        sound = run.trials.loc[run.trials["status"] == "ok", "trial"]
+        timed = run.samples[run.samples["trial"].isin(sound)]
+        assert run.processes["process"].is_unique
+        assert set(timed["process"]) <= set(run.processes["process"])
+        assert (timed.groupby("process")["slice"].nunique() == 1).all()
+
+    def test_the_baselines_twin_is_timed_beside_it_as_a_row_of_its_own(self, run: Run) -> None:
+        (twin,) = records(run.trials[run.trials["kind"] == "calibration"])
+        assert (twin["variant"], twin["scenario"], twin["twin"], twin["status"]) == (
+            "good@plain",
+            "single-stream",
+            1,
+            "ok",
+        )
+        assert len(run.samples[(run.samples["trial"] == twin["trial"]) & (run.samples["call"] > 0)]) == 2 * 40
+        assert twin["trial"] in set(run.parity["trial"])
+        assert twin["trial"] not in set(run.latency["trial"])
+        assert len(run.summary[run.summary["variant"] == "good@plain"]) == 1
+
 
 def test_a_run_of_one_sound_variant_is_whole(world: World, tmp_path: Path) -> None:
     world.add_plain(plain_lstm="")
@@ -218,6 +248,7 @@ def test_a_run_of_one_sound_variant_is_whole(world: World, tmp_path: Path) -> No
     assert_good(run, "plain-lstm")
     assert run.samples.columns.tolist() == SAMPLE_COLUMNS
     assert (run.samples["elapsed_s"] > 0).all()
+    assert set(run.samples["disturbed"].dropna()) <= {0, 1}
     weights = sorted((tmp_path / "run" / "weights").glob("*.safetensors"))
     assert [path.name for path in weights] == [f"tiny.plain-lstm@plain.seed{seed}.safetensors" for seed in (0, 1)]
     first, second = (load_file(path) for path in weights)
@@ -276,6 +307,125 @@ def test_timing_that_fails_in_one_scenario_costs_that_scenario_of_that_variant_a
     assert set(by_scenario(run, "good").values()) == {("ok", "")}
 
 
+SINGLE = QUICK + "scenarios = ['single-stream']"  # so that no trainer builds a layer besides
+
+
+def test_a_variant_that_fails_a_check_beside_others_is_tried_alone_and_what_it_does_alone_counts(
+    world: World, tmp_path: Path
+) -> None:
+    world.add_plain(victim="is wrong in company", good="", bad="is wrong later")
+    run = run_all(world, tmp_path / "run", SINGLE, seeds=0, baselines=["good@plain"])
+    assert set(statuses(run, "victim")) == set(statuses(run, "good")) == {"ok"}
+    (bad,) = ends(run, "bad")["latency"]
+    assert bad[0] == "wrong"
+    timed = run.samples.merge(run.trials[["trial", "model", "kind"]])
+    timed = timed[timed["kind"] == "latency"]
+    own, others = (set(timed.loc[timed["model"] == model, "process"]) for model in ("victim", "good"))
+    assert len(own) == len(others) == 2
+    assert not own & others  # in both slices
+    row = run.latency[(run.latency["variant"] == "victim@plain") & (run.latency["boundary"] == "compute")]
+    assert set(row["ratio_unit"]) == {"slice"}
+
+
+def test_a_variant_that_is_wrong_when_it_is_opened_again_is_caught_and_its_worst_answers_stand_for_the_process(
+    world: World, tmp_path: Path
+) -> None:
+    world.add_plain(again="is wrong when opened again", good="")
+    run = run_all(world, tmp_path / "run", SINGLE, seeds=0, baselines=["good@plain"])
+    found = ends(run, "again")
+    assert found["parity"] == [("ok", "")]
+    ((status, reason),) = found["latency"]
+    assert status == "wrong"
+    assert "random state" in reason
+    assert not reason.startswith("after timing")  # it was caught before the second instance was timed
+    (trial,) = run.trials.loc[(run.trials["model"] == "again") & (run.trials["kind"] == "latency"), "trial"]
+    checks = run.parity[run.parity["trial"] == trial].set_index(["moment", "case", "part"])
+    assert set(checks["process"]) == {2}  # it was tried again alone, and the second slice did without it
+    assert checks.index.is_unique
+    far_off = checks["rmse"] > 1000 * checks["yardstick_rmse"]
+    assert far_off["before"].any()
+    assert not far_off["after"].any()  # only the first instance came that far
+    assert run.samples[run.samples["trial"] == trial].empty
+    assert set(statuses(run, "good")) == {"ok"}
+    assert set(run.latency["instances"]) == {4}
+
+
+def test_a_variant_that_dies_while_its_second_instance_is_timed_takes_no_other_with_it(
+    world: World, tmp_path: Path
+) -> None:
+    world.add_plain(again="dies while timed again", good="", other="")
+    run = run_all(world, tmp_path / "run", SINGLE, seeds=0, baselines=["good@plain"])
+    assert ends(run, "again")["parity"] == [("ok", "")]
+    assert ends(run, "again")["latency"] == [("crashed", "the worker ended by itself with exit code 10")]
+    assert set(statuses(run, "good")) == set(statuses(run, "other")) == {"ok"}
+    assert set(run.latency["variant"]) == {"good@plain", "other@plain"}
+    assert set(run.latency["slices"]) == set(run.latency["processes"]) == {2}
+    assert set(run.latency["instances"]) == {4}
+    trials = run.trials.set_index("trial")["model"]
+    rows = run.samples[["trial", "slice", "process", "instance"]].drop_duplicates()
+    rows = rows.assign(model=rows["trial"].map(trials))
+    assert "again" not in set(rows["model"])
+    for slice_, shared in ((1, 0), (2, 1)):  # in the first they were tried again one by one, in the second together
+        own = rows[rows["slice"] == slice_]
+        processes = {model: set(group["process"]) for model, group in own.groupby("model")}
+        assert len(processes["good"] & processes["other"]) == shared
+    assert run.processes["process"].is_unique
+    assert set(rows["process"]) == set(run.processes["process"])
+
+
+DIARY = """
+import os
+from collections import Counter
+from pathlib import Path
+import harness
+from strangers import PlainRuntime, PlainSession
+
+class Session(PlainSession):
+    def __init__(self, name, *rest):
+        super().__init__(*rest)
+        self.name, self.calls = name, 0
+        self.note("open")
+    def note(self, what):
+        with Path(__file__).with_name("diary.txt").open("a") as diary:
+            print(os.getpid(), what, self.name, id(self), self.calls, file=diary)
+    def run(self, prepared):
+        self.calls += 1
+        return super().run(prepared)
+    def close(self): self.note("close")
+
+class Runtime:
+    name, frameworks, description = "diary", frozenset({"plain"}), ""
+    def open(self, model, weights, options):
+        return Session(model.name, model.build(input_size=3, hidden_size=6, num_layers=1), weights)
+
+@harness.hookimpl
+def harness_runtimes(): return [Runtime()]
+"""
+
+
+def test_every_instance_has_sessions_of_its_own_and_a_twin_has_one_too(world: World, tmp_path: Path) -> None:
+    world.add_plain(base="", other="")
+    world.add("diary", DIARY)
+    text = SINGLE.replace("instances = 2", "instances = 3")
+    run_all(world, tmp_path / "run", text, runtimes=["diary"], seeds=0, baselines=["base@diary"])
+    diary = [line.split() for line in (world.folder / "diary.txt").read_text(encoding="utf-8").splitlines()]
+    workers = {pid: [entry[1:] for entry in diary if entry[0] == pid] for pid, *_ in diary}
+    timing = [entries for entries in workers.values() if any(what == "close" for what, *_ in entries)]
+    assert len(timing) == 2  # one process a slice; the sessions that parity was checked on first were never closed
+    for entries in timing:
+        assert [what for what, *_ in entries] == (["open"] * 3 + ["close"] * 3) * 2 + ["open"] * 3
+        for start in (0, 6, 12):
+            opened = entries[start : start + 3]
+            assert sorted(name for _, name, *_ in opened) == ["base", "base", "other"]
+            assert len({session for _, _, session, _ in opened}) == 3
+            closed = entries[start + 3 : start + 6]
+            assert {(name, session) for _, name, session, _ in closed} in (
+                {(name, session) for _, name, session, _ in opened},
+                set(),
+            )
+            assert all(int(calls) >= 2 * 11 + 10 + 2 * (2 * 6) for *_, calls in closed)  # checks, warm-up, four turns
+
+
 TRAINER = """
 import numpy as np
 import harness
@@ -329,6 +479,204 @@ def test_a_trainer_whose_loss_is_a_number_of_numpys_is_as_good_as_any(world: Wor
     assert run.curves["training_loss"].notna().all()
 
 
+# ------------------------------------------------------------------------------------------------- the levels
+
+
+@pytest.fixture(scope="module")
+def two_runtimes(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two variants on each of two runtimes, three slices of two instances each."""
+    folder = tmp_path_factory.mktemp("levels")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        world = World(folder / "plugins", monkeypatch)
+        world.add_plain(one="", two="")
+        world.add("player", PLAYER)
+        text = QUICK.replace("slices = 2", "slices = 3") + "scenarios = ['single-stream', 'offline']"
+        return run_all(world, folder / "run", text, seeds=0, baselines=["one@plain"])
+
+
+class TestLevels:
+    @pytest.fixture
+    def samples(self, two_runtimes: Run) -> pd.DataFrame:
+        """The samples, with the trials they belong to."""
+        return two_runtimes.samples.merge(two_runtimes.trials, on="trial")
+
+    def test_every_slice_process_and_instance_has_samples_of_every_trial(
+        self, two_runtimes: Run, samples: pd.DataFrame
+    ) -> None:
+        assert set(two_runtimes.trials["status"]) == {"ok"}
+        for trial, own in samples[samples["call"] > 0].groupby("trial"):
+            taken = own.groupby(["boundary", "slice", "instance"]).size()
+            everywhere = itertools.product(["compute", "end-to-end"], [1, 2, 3], [1, 2])
+            assert taken.to_dict() == dict.fromkeys(everywhere, 10), trial
+        timed = two_runtimes.trials.loc[two_runtimes.trials["kind"] != "parity", "trial"]
+        assert set(samples["trial"]) == set(timed)
+        assert len(timed) == 2 * 2 * 2 + 1
+
+    def test_a_slice_gives_every_runtime_a_process_of_its_own_that_its_variants_share(
+        self, samples: pd.DataFrame
+    ) -> None:
+        processes = samples.groupby(["slice", "runtime"])["process"].unique()
+        assert len(processes) == 6
+        assert sorted(int(number) for (number,) in processes) == [1, 2, 3, 4, 5, 6]
+
+    def test_slices_follow_each_other_and_so_do_the_instances_of_a_process(self, samples: pd.DataFrame) -> None:
+        starts = samples.groupby(["slice", "process", "instance"])["start_s"].agg(["min", "max"]).sort_values("min")
+        assert starts.index.is_monotonic_increasing
+        assert (starts["max"].iloc[:-1].to_numpy() < starts["min"].iloc[1:].to_numpy()).all()
+
+    def test_the_trials_of_an_instance_take_turns(self, samples: pd.DataFrame) -> None:
+        for (slice_, process, _), own in samples.groupby(["slice", "process", "instance"]):
+            turns = own[["block", "turn", "trial", "boundary"]].drop_duplicates()
+            assert not turns.duplicated(["block", "turn"]).any()
+            subjects = own[["trial", "boundary"]].drop_duplicates()
+            assert (turns.groupby("block").size() == len(subjects)).all(), (slice_, process)
+            assert own["block"].nunique() == 2
+
+    def test_every_session_that_was_timed_tells_how_it_warmed_up(
+        self, two_runtimes: Run, samples: pd.DataFrame
+    ) -> None:
+        place = ["trial", "slice", "process", "instance"]
+        instances = two_runtimes.instances
+        assert not instances.duplicated(place).any()
+        assert set(instances[place].itertuples(index=False, name=None)) == set(
+            samples[place].itertuples(index=False, name=None)
+        )
+        assert instances["warmup_calls"].between(10, 100).all()
+        assert set(instances["is_steady"]) <= {True, False}
+
+    def test_every_process_has_one_row_with_what_the_harness_itself_measured_in_it(
+        self, two_runtimes: Run, samples: pd.DataFrame
+    ) -> None:
+        processes = two_runtimes.processes
+        assert processes.columns.tolist() == PROCESS_COLUMNS
+        assert processes["process"].tolist() == [1, 2, 3, 4, 5, 6]
+        assert set(processes[["slice", "process", "runtime"]].itertuples(index=False, name=None)) == set(
+            samples[["slice", "process", "runtime"]].itertuples(index=False, name=None)
+        )
+        assert set(processes["task"]) == {"tiny"}
+        for column in ("canary_s", "overhead_s", "overhead_end_to_end_s"):
+            assert (processes[column] > 0).all(), column
+        assert processes["disturbed_share"].between(0, 1).all()
+        starts = samples.groupby("process")["start_s"].agg(["min", "max"]).to_numpy()
+        assert (processes["started_s"].to_numpy() < starts[:, 0]).all()
+        ended = processes["started_s"].to_numpy() + processes["seconds"].to_numpy()
+        assert (starts[:, 1] < ended).all()
+
+    def test_a_row_has_noise_for_everything_that_this_machine_tells(self, two_runtimes: Run) -> None:
+        here = noise.NoiseRecord()
+        with here:
+            pass
+        for column, value in here.row().items():
+            found = two_runtimes.processes[column]
+            assert value is None or found.notna().all() or column.endswith("share"), column
+
+    def test_variants_of_a_runtime_are_paired_in_their_instances_and_others_in_their_slices(
+        self, two_runtimes: Run
+    ) -> None:
+        units = {variant: set(own["ratio_unit"].dropna()) for variant, own in two_runtimes.latency.groupby("variant")}
+        assert units.pop("one@plain") == set()
+        assert units == {"two@plain": {"process"}, "one@player": {"slice"}, "two@player": {"slice"}}
+
+
+def test_a_process_in_which_nothing_was_timed_has_no_row(world: World, tmp_path: Path) -> None:
+    world.add_plain(bad="trains wrongly")
+    run = run_all(world, tmp_path / "run", QUICK + "scenarios = ['training-step']", seeds=0)
+    assert {status for status, _ in ends(run, "bad")["latency"]} == {"wrong"}
+    assert run.samples.empty
+    assert run.processes.empty
+
+
+# ------------------------------------------------------------------------------------------------- interpreters
+
+IN_DISGUISE = """#!/bin/sh
+STRANGER_IS="{who}" exec "{python}" "$@"
+"""
+PARTICULAR = """
+import os
+import harness
+from strangers import PlainRuntime
+
+class Runtime(PlainRuntime):
+    def __init__(self): super().__init__("particular")
+    def open(self, *arguments):
+        if os.environ.get("STRANGER_IS") == "second":
+            raise harness.Unsupported("not in the second")
+        return super().open(*arguments)
+
+@harness.hookimpl
+def harness_runtimes(): return [Runtime()]
+"""
+
+
+def disguised(folder: Path, *names: str) -> str:
+    """The `pythons` table of a suite: this very interpreter under several names, which it knows."""
+    lines = ["[pythons]"]
+    for name in names:
+        path = folder / f"{name}.sh"
+        path.write_text(IN_DISGUISE.format(who=name, python=sys.executable), encoding="utf-8")
+        path.chmod(0o755)
+        lines.append(f'{name} = "{path}"')
+    return "\n".join(lines)
+
+
+def test_one_variant_in_two_interpreters_is_two_rows_of_which_the_second_is_compared_with_the_first(
+    world: World, tmp_path: Path
+) -> None:
+    world.add_plain(plain_lstm="")
+    text = QUICK + f"\n[pythons]\nzzz = '{sys.executable}'\naaa = '{sys.executable}'"
+    run = run_all(world, tmp_path / "run", text, seeds=1)
+    first, second = "plain-lstm@plain[zzz]", "plain-lstm@plain[aaa]"
+    assert run.summary["variant"].tolist() == [first, second]
+    assert set(run.trials["status"]) == {"ok"}
+    assert set(run.latency["baseline"]) == {first}
+    assert set(run.latency.loc[run.latency["variant"] == first, "ratio"]) == {1.0}
+    other = run.latency[run.latency["variant"] == second]
+    assert len(other) == 6
+    assert (other["ratio"] > 0).all()
+    assert set(other["ratio_unit"]) == {"slice"}
+    assert run.trials.loc[run.trials["kind"] == "calibration", "variant"].tolist() == [first]
+    timed = run.samples.merge(run.trials, on="trial")
+    processes = timed.groupby(["slice", "python"])["process"].unique()
+    assert sorted(int(number) for (number,) in processes) == [1, 2, 3, 4]
+    assert set(run.processes[["process", "python"]].itertuples(index=False, name=None)) == set(
+        timed[["process", "python"]].itertuples(index=False, name=None)
+    )
+    scored = run.trials[run.trials["kind"] == "accuracy"]
+    assert scored["trained_by"].tolist() == scored["variant"].tolist() == [first, second]
+
+
+def test_what_fails_in_one_interpreter_alone_costs_the_rows_in_that_one(world: World, tmp_path: Path) -> None:
+    world.add_plain(plain_lstm="")
+    world.add("particular", PARTICULAR)
+    text = SINGLE + "\n" + disguised(tmp_path, "first", "second")
+    run = run_all(world, tmp_path / "run", text, runtimes=["particular"], seeds=1)
+    assert set(run.trials[["python", "status"]].itertuples(index=False, name=None)) == {
+        ("first", "ok"),
+        ("second", "unsupported"),
+    }
+    assert set(run.trials.loc[run.trials["python"] == "second", "reason"]) == {"not in the second"}
+    assert set(run.latency["variant"]) == {"plain-lstm@particular[first]"}
+    assert set(run.processes["python"]) == {"first"}
+
+
+def test_interpreters_are_tried_before_anything_is_written(world: World, tmp_path: Path) -> None:
+    world.add_plain(plain_lstm="")
+    catalog = world.catalog()
+
+    def tried(pythons: str) -> dict[str, Any]:
+        return preflight(make_plan(parse_suite(f"seeds = 0\n{pythons}", "suite"), catalog), catalog, None)
+
+    assert tried("") == {}
+    assert list(tried(disguised(tmp_path, "first", "second"))) == ["first", "second"]
+    broken = tmp_path / "broken.sh"
+    broken.write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
+    broken.chmod(0o755)
+    with pytest.raises(HarnessError, match=r"'.*broken\.sh' has no harness of this version .*exit code 3"):
+        tried(f"[pythons]\nok = '{sys.executable}'\nold = '{broken}'")
+    with pytest.raises(HarnessError, match=r"none' cannot be started: No such file"):
+        tried(f"[pythons]\nold = '{tmp_path / 'none'}'")
+
+
 LONGER = """
 import harness
 from dataclasses import replace
@@ -350,10 +698,12 @@ def test_two_tasks_that_share_a_layer_but_not_a_length_have_parity_at_the_shapes
     for task, time in (("tiny", 5), ("longer", 8)):
         timed = run.latency[run.latency["task"] == task]
         assert set(timed["scenario"]) == {"single-stream", "offline", "training-step"}
-        for kind, process in (("parity", 0), ("latency", 1), ("latency", 2)):
+        for kind, processes in (("parity", 1), ("latency", 2)):
             trials = run.trials.loc[(run.trials["task"] == task) & (run.trials["kind"] == kind), "trial"]
-            checks = run.parity[run.parity["trial"].isin(trials) & (run.parity["process"] == process)]
-            assert {f"batch {batch}, time {time}, no state" for batch in (1, 4)} <= set(checks["case"])
+            checks = run.parity[run.parity["trial"].isin(trials)]
+            assert checks["process"].nunique() == processes
+            for _, own in checks.groupby("process"):
+                assert {f"batch {batch}, time {time}, no state" for batch in (1, 4)} <= set(own["case"])
 
 
 def test_what_a_thread_was_at_when_the_run_is_interrupted_is_not_journalled(

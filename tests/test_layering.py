@@ -16,6 +16,8 @@ MOST_LINES = 500
 OURS: dict[str, set[str]] = {
     "contract": set(),
     "stats": set(),
+    "estimates": {"stats"},
+    "verdicts": {"stats"},
     "environment": set(),
     "architectures": {"contract", "reference"},
     "hookspecs": {"contract"},
@@ -28,25 +30,33 @@ OURS: dict[str, set[str]] = {
     "suites": set(),
     "plan": {"catalog", "contract", "suite"},
     "store": {"contract", "tables"},
-    "tables": {"stats", "store"},
+    "tables": {"contract", "estimates", "stats", "store", "suite", "verdicts"},
     "report": {"contract", "stats", "store", "tables"},
+    "compare": {"contract", "estimates", "report", "stats", "store", "tables", "verdicts"},
+    "compare_report": {"compare", "report"},
     "terminal": {"report", "store", "tables"},
     "engine": set(),
-    "engine.timing": {"contract"},
+    "engine.noise": set(),
+    "engine.timing": {"contract", "engine.noise"},
     "engine.accuracy": {"contract"},
-    "engine.worker": {"catalog", "contract", "engine.accuracy", "engine.timing", "gradients", "parity"},
+    "engine.worker": {
+        *("catalog", "contract", "engine.accuracy", "engine.noise", "engine.timing", "environment", "gradients"),
+        "parity",
+    },
     "engine.process": {"engine.worker"},
     "engine.context": {"catalog", "engine.process", "plan", "store"},
     "engine.verification": {"contract", "engine.context", "engine.process", "gradients", "parity", "plan"},
     "engine.scoring": {"engine.accuracy", "engine.context", "engine.process", "engine.verification", "plan"},
-    "engine.measurement": {"engine.context", "engine.process", "engine.verification", "plan"},
+    "engine.measurement": {
+        *("engine.context", "engine.process", "engine.verification", "estimates", "plan", "stats"),
+    },
     "engine.run": {
-        *("catalog", "contract", "engine.context", "engine.measurement", "engine.process", "engine.scoring"),
-        *("engine.verification", "plan", "store"),
+        *("", "catalog", "contract", "engine.context", "engine.measurement", "engine.process", "engine.scoring"),
+        *("engine.verification", "environment", "plan", "store"),
     },
     "cli": {
-        *("", "catalog", "contract", "engine.run", "environment", "plan", "report", "store", "suite", "suites"),
-        "terminal",
+        *("", "catalog", "compare", "compare_report", "contract", "engine.run", "environment", "plan", "report"),
+        *("store", "suite", "suites", "tables", "terminal"),
     },
     "": {"architectures", "catalog", "contract", "hookspecs", "ragged", "store"},
 }
@@ -54,15 +64,15 @@ OURS: dict[str, set[str]] = {
 THEIRS: dict[str, set[str]] = {
     "click": {"cli"},
     "rich": {"terminal"},
-    "pandas": {"report", "store", "tables", "terminal"},
+    "pandas": {"compare", "report", "store", "tables", "terminal"},
     "scipy": {"stats"},
     "pluggy": {"catalog", "hookspecs"},
     "pydantic": {"suite"},
-    "psutil": {"environment"},
+    "psutil": {"engine.noise", "environment"},
     "safetensors": {"engine.worker"},
     "numpy": {
-        *("contract", "engine.accuracy", "engine.timing", "engine.worker", "gradients", "parity", "ragged"),
-        *("reference", "stats", "tables"),
+        *("compare", "contract", "engine.accuracy", "engine.timing", "engine.worker", "gradients", "parity"),
+        *("ragged", "reference", "stats", "tables"),
     },
 }
 # What a plugin may import of the harness; the second only to name types.
@@ -138,13 +148,29 @@ def test_the_contract_and_the_hooks_import_nothing_slow_but_to_name_types() -> N
 
 
 def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine() -> None:
-    outward = {"cli", "report", "tables", "terminal"}
+    outward = {"cli", "compare", "compare_report", "report", "tables", "terminal", "verdicts"}
     for module in MODULES:
         found = below_harness(imports(MODULES[module]))
         if module.startswith("engine"):
             assert not found & outward
-        if module in ("report", "tables", "terminal", "store", "plan", "suite", "parity", "gradients"):
+        if module in outward - {"cli"} | {"store", "plan", "suite", "parity", "gradients"}:
             assert not {name for name in found if name.startswith("engine") or name == "cli"}
+
+
+def test_estimates_and_verdicts_are_functions_of_numbers_that_read_no_file_and_no_clock() -> None:
+    for module in ("stats", "estimates", "verdicts"):
+        tops = {name.split(".")[0] for name in imports(MODULES[module])}
+        arithmetic = {"__future__", "collections", "dataclasses", "enum", "functools", "itertools", "math"}
+        assert tops <= {"harness", "numpy", "scipy", "statistics", "types", "typing"} | arithmetic
+
+
+def test_no_module_takes_a_name_that_another_keeps_to_itself() -> None:
+    found = set()
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                found |= {(module, alias.name) for alias in node.names if alias.name.startswith("_")}
+    assert found == set()
 
 
 def test_the_core_never_asks_for_a_runtime_or_a_model_by_name() -> None:

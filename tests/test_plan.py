@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from strangers import TINY, PlainRuntime, plain_model
 
-from harness import BILSTM, LSTM, Architecture, HarnessError, LayerSize, Recipe
+from harness import BILSTM, LSTM, Architecture, HarnessError, LayerSize, Outputs, Recipe
 from harness.catalog import Catalog, Entry, Plugin
 from harness.plan import Plan, Trial, Variant, check_plan, make_plan
 from harness.suite import Latency, Layer, Suite, override
@@ -67,6 +67,7 @@ def test_a_variant_gets_one_parity_trial_one_accuracy_trial_a_seed_and_one_laten
         ("latency", None, "single-stream", 1, 5),
         ("latency", None, "offline", 32, 5),
         ("latency", None, "training-step", 8, 5),
+        ("calibration", None, "single-stream", 1, 5),
     ]
 
 
@@ -146,6 +147,116 @@ def test_without_a_wanted_one_the_baseline_is_the_yardstick_or_else_the_first_va
     assert make_plan(Suite(models=["a"], baselines=baselines), BOTH).baselines == {"lstm": Variant("a", "trains")}
     plays = Suite(models=["a", "b"], runtimes=["plays"], baselines=baselines)
     assert make_plan(plays, BOTH).baselines == {"lstm": Variant("a", "plays")}  # the yardstick is not in this run
+
+
+def baselines(plan: Plan) -> dict[str, str | None]:
+    return {str(t.variant): t.baseline for t in plan.of("latency")}
+
+
+def test_every_latency_is_compared_with_its_own_architectures_baseline_and_nothing_else_is_compared() -> None:
+    catalog = a_catalog(
+        plain_model("a"), plain_model("b"), replace(plain_model("bi"), architecture=BILSTM), PlainRuntime("trains")
+    )
+    plan = make_plan(Suite(baselines=["b@trains"]), catalog)
+    assert baselines(plan) == {"a@trains": "b@trains", "b@trains": "b@trains", "bi@trains": "bi@trains"}
+    assert {t.baseline for t in plan.trials if t.kind in ("parity", "accuracy")} == {None}
+
+
+# ---------------------------------------------------------------------------------------------------- interpreters
+
+
+TWO = {"new": "/venvs/new/bin/python", "old": "/venvs/old/bin/python"}
+
+
+def test_every_variant_is_planned_in_every_interpreter_and_says_in_which() -> None:
+    plan = make_plan(Suite(models=["a"], runtimes=["trains", "plays"], pythons=TWO), BOTH)
+    assert variants(plan) == ["a@trains[new]", "a@trains[old]", "a@plays[new]", "a@plays[old]"]
+    for kind in ("parity", "accuracy", "latency"):
+        assert {str(t.variant) for t in plan.of(kind)} == set(variants(plan))
+    assert {t.id for t in plan.trials} == {t.row(OWNER)["trial"] for t in plan.trials}
+    row = plan.trials[0].row(OWNER)
+    assert (row["variant"], row["model"], row["runtime"], row["python"]) == ("a@trains[new]", "a", "trains", "new")
+
+
+def test_without_interpreters_a_row_names_none() -> None:
+    plan = make_plan(Suite(models=["a"], runtimes=["trains"]), BOTH)
+    assert {t.row(OWNER)["python"] for t in plan.trials} == {None}
+
+
+def test_among_interpreters_a_variant_is_compared_with_itself_in_the_first_of_them() -> None:
+    plan = make_plan(Suite(models=["a", "b"], runtimes=["trains"], pythons=TWO, baselines=["b@trains"]), BOTH)
+    assert baselines(plan) == {
+        "a@trains[new]": "a@trains[new]",
+        "a@trains[old]": "a@trains[new]",
+        "b@trains[new]": "b@trains[new]",
+        "b@trains[old]": "b@trains[new]",
+    }
+
+
+def test_a_variant_is_scored_on_weights_that_were_trained_in_its_own_interpreter() -> None:
+    plan = make_plan(Suite(models=["a"], runtimes=["plays", "trains"], pythons=TWO), BOTH)
+    assert trainers(plan) == {
+        "a@plays[new]": "a@trains[new]",
+        "a@plays[old]": "a@trains[old]",
+        "a@trains[new]": "a@trains[new]",
+        "a@trains[old]": "a@trains[old]",
+    }
+
+
+def test_one_interpreter_is_compared_with_itself() -> None:
+    plan = make_plan(Suite(models=["a"], runtimes=["trains"], pythons={"only": "python3"}), BOTH)
+    assert baselines(plan) == {"a@trains[only]": "a@trains[only]"}
+    assert [str(t.variant) for t in plan.of("calibration")] == ["a@trains[only]"]
+
+
+# ---------------------------------------------------------------------------------------------------- twins
+
+
+def twins(plan: Plan) -> list[tuple[str, str | None, int, str]]:
+    return [(str(t.variant), t.scenario, t.twin, t.session) for t in plan.of("calibration")]
+
+
+def test_the_baseline_has_a_twin_of_its_first_scenario_with_a_session_of_its_own() -> None:
+    plan = make_plan(Suite(models=["a", "b"], runtimes=["plays", "trains"]), BOTH)
+    assert twins(plan) == [("b@trains", "single-stream", 1, "b@trains#1")]
+    (twin,) = plan.of("calibration")
+    (original,) = [t for t in plan.of("latency") if (str(t.variant), t.scenario) == ("b@trains", "single-stream")]
+    assert replace(twin, id=original.id, kind="latency", twin=0) == original
+    assert [t.session for t in plan.of("latency") if str(t.variant) == "b@trains"] == ["b@trains"] * 3
+    assert twin.row(OWNER)["twin"] == 1
+
+
+def test_there_are_as_many_twins_as_wanted_and_each_has_its_own_session() -> None:
+    plan = make_plan(Suite(models=["a"], runtimes=["trains"], latency=Latency(scenarios=["offline"], twins=3)), BOTH)
+    assert twins(plan) == [("a@trains", "offline", k, f"a@trains#{k}") for k in (1, 2, 3)]
+    assert len({t.id for t in plan.trials}) == len(plan.trials)
+    assert twins(make_plan(Suite(latency=Latency(twins=0)), BOTH)) == []
+    assert twins(make_plan(Suite(latency=Latency(scenarios=[])), BOTH)) == []
+
+
+def test_every_task_has_a_twin() -> None:
+    tasks = (TINY, replace(TINY, name="other"))
+    plan = make_plan(Suite(), a_catalog(plain_model("a"), plain_model("b"), PlainRuntime("trains"), tasks=tasks))
+    assert [(t.task, str(t.variant)) for t in plan.of("calibration")] == [("tiny", "a@trains"), ("other", "a@trains")]
+
+
+def test_of_several_architectures_the_first_that_computes_something_has_the_twin() -> None:
+    nothing = Architecture("nothing", 1, lambda size: {}, lambda weights, inputs, size: Outputs(inputs.x, ()), ())
+    catalog = a_catalog(
+        replace(plain_model("zero"), architecture=nothing),
+        replace(plain_model("bi"), architecture=BILSTM),
+        plain_model("a"),
+        PlainRuntime("trains"),
+    )
+    plan = make_plan(Suite(), catalog)
+    assert plan.floors == ("nothing",)
+    assert twins(plan) == [("bi@trains", "single-stream", 1, "bi@trains#1")]
+    assert twins(make_plan(Suite(models=["zero"]), catalog)) == []
+
+
+def test_among_interpreters_the_first_ones_baseline_has_the_twin() -> None:
+    plan = make_plan(Suite(models=["a", "b"], runtimes=["trains"], pythons=TWO), BOTH)
+    assert twins(plan) == [("a@trains[new]", "single-stream", 1, "a@trains[new]#1")]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import io
+import itertools
 import os
+import random
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +20,11 @@ import psutil
 import pytest
 from strangers import World
 
+from harness.engine import timing
 from harness.engine.process import THREAD_VARIABLES, WorkerFailure, WorkerProcess
-from harness.engine.worker import MAX_MESSAGE_BYTES, receive, send, serve
+from harness.engine.timing import BOUNDARIES
+from harness.engine.worker import MAX_MESSAGE_BYTES, Worker, receive, send, serve
+from harness.store import INSTANCE_COLUMNS, PROCESS_COLUMNS, SAMPLE_COLUMNS
 
 PLENTY = 60.0
 VARIANT = {
@@ -57,6 +65,7 @@ DEEDS = {
     "forks-and-exits": "os.fork() and os._exit(6)\n        while True: time.sleep(1)",
     "tells-threads": "raise ValueError(' '.join(os.environ[name] for name in " + repr(THREAD_VARIABLES) + "))",
     "tells-path": "raise ValueError(os.environ['PYTHONSAFEPATH'])",
+    "tells-who": "raise ValueError(os.environ.get('STRANGER_IS', 'nobody'))",
 }
 SOURCE = (
     """
@@ -253,6 +262,35 @@ def test_a_worker_that_works_observes_every_case_of_the_grid(lasting: Callable[[
     assert [(row["case"], row["part"]) for row in equations] == [(row["case"], row["part"]) for row in rows]
 
 
+def test_a_worker_runs_in_the_interpreter_that_it_is_given_and_else_in_the_engines(
+    worker: WorkerProcess, tmp_path: Path
+) -> None:
+    other = tmp_path / "other-python"
+    other.write_text(f"#!/bin/sh\nSTRANGER_IS=other exec '{sys.executable}' \"$@\"\n", encoding="utf-8")
+    other.chmod(0o755)
+    with WorkerProcess(3, tmp_path / "other.log", python=str(other)) as there:
+        assert opening(there, "tells-who").reason.startswith("ValueError: other [")
+        assert is_of_use(there)
+    assert opening(worker, "tells-who").reason.startswith("ValueError: nobody [")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("#!/bin/sh\nexit 9", "the worker ended by itself with exit code 9"),
+        ("#!/bin/sh\necho welcome; exec cat", "the worker's reply cannot be read: a message of 2003135587 bytes"),
+    ],
+)
+def test_an_interpreter_that_is_none_is_crashed_or_failed(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "python"
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)
+    with WorkerProcess(1, python=str(path)) as worker, pytest.raises(WorkerFailure) as raised:
+        worker.ask("release", PLENTY)
+    assert reason in raised.value.reason
+    assert raised.value.alive is False
+
+
 def test_an_unknown_name_is_refused_by_the_worker_too(lasting: Callable[[], WorkerProcess]) -> None:
     worker = lasting()
     failure = opening(worker, "fin")
@@ -346,3 +384,180 @@ def test_a_reply_that_json_does_not_know_is_failed_and_not_taken_for_a_text(valu
     assert answers[0]["error"]["status"] == "failed"
     assert f"TypeError: Object of type {type(value).__name__} is not JSON serializable" in answers[0]["error"]["reason"]
     assert answers[1:] == [{"result": {"a": 1}}, None]
+
+
+# -------------------------------------------------------------------------------------------- timing, without a process
+
+DIARY = """
+import harness
+from strangers import TINY, PlainRuntime, PlainSession, plain_model
+
+opened, diary, stuck = [], [], set()
+
+class Session(PlainSession):
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        opened.append(self)
+        self.number = len(opened)
+    def run(self, prepared):
+        diary.append(("run", prepared.x.shape))
+        return super().run(prepared)
+    def close(self):
+        diary.append(("close", self.number))
+        if self.number in stuck: raise OSError("not on Sundays")
+
+class Runtime(PlainRuntime):
+    def __init__(self): super().__init__("diary")
+    def open(self, model, weights, options):
+        return Session(model.build(input_size=3, hidden_size=6, num_layers=1), weights)
+
+@harness.hookimpl
+def harness_models(): return [plain_model("m")]
+
+@harness.hookimpl
+def harness_tasks(): return [TINY]
+
+@harness.hookimpl
+def harness_runtimes(): return [Runtime()]
+"""
+HERE = {**VARIANT, "runtime": "diary", "size": {"input_size": 3, "hidden_size": 6, "num_layers": 1}}
+POINT = {"scenario": "single-stream", "batch": 1, "time": 5, "task": "tiny"}
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """A worker's handlers without a process around them. Collections, which are slow after many tests, do nothing."""
+    world = World(tmp_path / "plugins", monkeypatch)
+    world.add("diary", DIARY)
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)
+    return Worker(world.catalog())
+
+
+def diary() -> list[tuple[str, Any]]:
+    """What sessions did: ran an input of a shape, or were closed, by the number under which they were opened."""
+    found: list[tuple[str, Any]] = sys.modules["stranger_diary"].diary
+    return found
+
+
+def closed() -> list[int]:
+    return [number for what, number in diary() if what == "close"]
+
+
+def test_a_row_of_samples_is_its_points_index_and_then_the_columns_of_the_samples_table(here: Worker) -> None:
+    for key in ("k", "k2"):
+        here.open(key, **HERE)
+    points = [POINT | {"key": "k"}, POINT | {"key": "k", "batch": 4}, POINT | {"key": "k2", "time": 7}]
+    reply = here.sample(points, 10, 60.0, seed=1)
+    own = [dict(zip(["index", *SAMPLE_COLUMNS[4:]], row, strict=True)) for row in reply["samples"]]
+    for index, boundary in itertools.product(range(3), BOUNDARIES):
+        counted = [r for r in own if (r["index"], r["boundary"]) == (index, boundary) and r["call"] > 0]
+        assert len(counted) == 10
+    assert {row["index"] for row in own} == {0, 1, 2}  # the harness's own subjects are no points
+    assert {row["block"] for row in own} == {0, 1}
+    assert {row["turn"] for row in own} <= set(range(10))
+    assert len({(row["block"], row["turn"]) for row in own}) == 12
+    assert all(row["elapsed_s"] > 0 and row["disturbed"] in (True, False, None) for row in own)
+    assert {shape for what, shape in diary() if what == "run"} == {(1, 5, 3), (4, 5, 3), (1, 7, 3)}
+    warm = [dict(zip(["index", *INSTANCE_COLUMNS[4:]], row, strict=True)) for row in reply["warmup"]]
+    assert [row["index"] for row in warm] == [0, 1, 2]
+    assert all(10 <= row["warmup_calls"] <= 100 and row["is_steady"] in (True, False) for row in warm)
+    runs = Counter(shape for what, shape in diary() if what == "run")
+    assert list(runs.values()) == [row["warmup_calls"] + 2 * 2 * 6 for row in warm]
+
+
+@pytest.mark.parametrize("boundaries", [["compute"], ["end-to-end"], ["compute", "end-to-end"], None])
+def test_a_worker_samples_the_boundaries_that_are_asked_for_and_else_both(
+    here: Worker, boundaries: list[str] | None
+) -> None:
+    here.open("k", **HERE)
+    reply = here.sample([POINT | {"key": "k"}], 10, 60.0, 1, boundaries)
+    assert {row[1] for row in reply["samples"]} == set(boundaries or BOUNDARIES)
+
+
+def test_what_a_process_tells_at_the_end_fills_the_table_of_processes(here: Worker) -> None:
+    here.start_timing()
+    here.open("k", **HERE)
+    for seed in (1, 2):
+        here.sample([POINT | {"key": "k"}], 10, 60.0, seed)
+    told = here.finish_timing()
+    assert {"slice", "process", "task", "runtime", "python", *told} == set(PROCESS_COLUMNS)
+    assert told["overhead_s"] > 0
+    assert told["overhead_end_to_end_s"] > 0
+    assert told["canary_s"] > 0
+    assert 0 <= told["disturbed_share"] <= 1
+
+
+def test_a_process_tells_the_median_of_what_was_counted_of_canary_and_empty_calls(
+    here: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sample(subjects: Any, *_: Any) -> Any:
+        assert [subject.key for subject in subjects] == ["canary", "empty"]
+        given = [("canary", "compute", 100.0), ("empty", "compute", 1.0), ("empty", "end-to-end", 2.0)]
+        given += [("canary", "end-to-end", 900.0)]
+        values = [(key, boundary, 0, 5000.0) for key, boundary, _ in given]  # call 0 follows another's turn
+        values += [(key, boundary, call, value + call) for key, boundary, value in given for call in (1, 2, 9)]
+        made = [timing.Sample(k, b, 6, 0, call, 1e9, value, call == 9) for k, b, call, value in values]
+        return made, [timing.WarmUp("canary", 10, True), timing.WarmUp("empty", 10, True)]
+
+    monkeypatch.setattr(timing, "sample", sample)
+    monkeypatch.setattr("harness.engine.noise.gc_collections", iter([100, 200]).__next__)
+    here.start_timing()
+    assert here.sample([], 10, 60.0, 1) == here.sample([], 10, 60.0, 2) == {"samples": [], "warmup": []}
+    told = here.finish_timing()
+    assert (told["canary_s"], told["overhead_s"], told["overhead_end_to_end_s"]) == (102.0, 3.0, 4.0)
+    assert told["disturbed_share"] == 0.25  # of all calls
+    assert told["gc_collections"] == 100 - 2 * 7  # a collection before each block is the harness's own
+
+
+def test_a_process_that_timed_nothing_tells_so(here: Worker) -> None:
+    here.start_timing()
+    told = here.finish_timing()
+    for name in ("canary_s", "overhead_s", "overhead_end_to_end_s", "disturbed_share"):
+        assert told[name] is None
+    assert told["seconds"] >= 0
+
+
+def test_releasing_closes_every_session_once_the_last_opened_first_and_forgets_it(here: Worker) -> None:
+    for key in ("k", "k2"):
+        here.open(key, **HERE)
+    here.sample([POINT | {"key": "k", "scenario": "training-step", "batch": 8}], 10, 60.0, 1)
+    assert len(here.timed_trainer("k", "tiny")) == 2
+    here.release()
+    assert closed() == [2, 1]
+    with pytest.raises(KeyError):
+        here.sample([POINT | {"key": "k"}], 10, 60.0, 1)
+    here.release()
+    assert closed() == [2, 1]
+    here.open("k", **HERE)
+    with pytest.raises(KeyError):  # nor is there a trainer left from before
+        here.timed_trainer("k", "tiny")
+
+
+def test_a_session_that_cannot_be_closed_is_told_of_and_the_others_are_closed(
+    here: Worker, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key in ("k", "k2", "k3"):
+        here.open(key, **HERE)
+    monkeypatch.setattr(sys.modules["stranger_diary"], "stuck", {2})
+    here.release()
+    assert closed() == [3, 2, 1]
+    assert "OSError: not on Sundays" in capsys.readouterr().err
+    here.release()
+    assert closed() == [3, 2, 1]
+
+
+def test_every_instance_is_opened_beside_other_allocations(here: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no memory layout is the only one that is ever measured."""
+    drawn: list[int] = []
+
+    def randrange(low: int, high: int) -> int:
+        drawn.append(random.Random(len(drawn)).randrange(low, high))
+        return drawn[-1]
+
+    monkeypatch.setattr("harness.engine.worker.random.randrange", randrange)
+    here.open("k", **HERE)
+    first = list(drawn)
+    here.release()
+    here.open("k", **HERE)
+    assert len(drawn) == 2 * len(first) > 0
+    assert drawn[len(first) :] != first

@@ -5,16 +5,28 @@ from __future__ import annotations
 import csv
 import math
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_up_runs import HALF, Timed, five, process_row, trial_row, write_run
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from harness import HarnessError
-from harness.report import REPORT_COLUMNS, display_table, seconds, write_report
-from harness.store import STATUSES, TRIAL_COLUMNS, RunFolder
+from harness.report import (
+    COLUMNS,
+    REPORT_COLUMNS,
+    display_table,
+    percent,
+    percentage,
+    seconds,
+    visibility,
+    write_report,
+)
+from harness.store import STATUSES, TRIAL_COLUMNS, Run, RunFolder, load
+from harness.terminal import calibration_lines, print_summary
 
 HOSTILE = [
     "a | b",
@@ -45,19 +57,12 @@ def make_run(path: Path, reason: str = "because", status: str = "failed", calls:
     """
     trials: list[dict[str, Any]] = []
     ends: list[dict[str, Any]] = []
-    samples: dict[str, list[list[Any]]] = {}
+    calls_of: dict[str, list[list[Any]]] = {}
     for variant in VARIANTS:
         for kind in ("parity", "accuracy", "latency"):
             name = f"{len(trials) + 1:04d}-{kind}"
-            model, runtime = variant.split("@")
-            trials.append(
-                dict.fromkeys(TRIAL_COLUMNS[:-2])
-                | {"trial": name, "kind": kind, "variant": variant, "model": model, "runtime": runtime, "task": "t"}
-                | {"architecture": "lstm", "input_size": 3, "hidden_size": 6, "num_layers": 1, "device": "cpu"}
-                | {"dtype": "float32", "threads": 1, "distribution": reason, "distribution_version": "1"}
-                | ({"seed": 0, "trained_by": variant} if kind == "accuracy" else {})
-                | ({"scenario": "single-stream", "batch": 1, "time": 5} if kind == "latency" else {})
-            )
+            trained = {"seed": 0, "trained_by": variant} if kind == "accuracy" else {}
+            trials.append(trial_row(name, kind, variant, distribution=reason, **trained))
             good = variant == "a@r"
             end: dict[str, Any] = {"trial": name, "status": "ok", "reason": ""}
             if not good:
@@ -66,8 +71,8 @@ def make_run(path: Path, reason: str = "because", status: str = "failed", calls:
                 row = {"metric": "accuracy", "score": 0.9, "trivial_score": 0.5, "rows": 10}
                 end["scores"] = [row | {"trainer_score": None, "agreeing_rows": None}]
             elif kind == "latency":
-                samples[name] = [
-                    [process, "compute", 0, 0, call, 0.1, elapsed]
+                calls_of[name] = [
+                    [1, process, 1, "compute", 0, 0, call, 1.7e9, elapsed, 0]
                     for process, elapsed in ((1, 0.001), (2, 0.001 * spread))
                     for call in range(1 + calls)
                 ]
@@ -76,6 +81,7 @@ def make_run(path: Path, reason: str = "because", status: str = "failed", calls:
         path,
         {
             "name": reason or "no name",
+            "suite": {},
             "baselines": {"lstm": "a@r"},
             "floors": [],
             "plugins": [
@@ -86,12 +92,19 @@ def make_run(path: Path, reason: str = "because", status: str = "failed", calls:
             "environment": {"command": ["harness", reason], reason or "x": reason, "versions": {"y": reason}},
         },
     )
-    for name, rows in samples.items():
+    for name, rows in calls_of.items():
         folder.write_samples(name, rows)
     for end in ends:
         folder.append(end)
+    for told in ({}, {"task": reason, "runtime": reason, "python": reason, "governor": reason}):
+        folder.append({"process": process_row(1, **told)})
     folder.close()
     return path
+
+
+def report_of(path: Path) -> str:
+    write_report(path)
+    return (path / "report.md").read_text(encoding="utf-8")
 
 
 def parse(path: Path) -> list[Token]:
@@ -117,7 +130,7 @@ def test_hostile_text_breaks_no_table_of_the_report(tmp_path: Path, text: str) -
             cells += 1
         elif token.type == "tr_close" and cells:
             assert cells == columns
-    assert sum(token.type == "table_open" for token in tokens) == 5
+    assert sum(token.type == "table_open" for token in tokens) == 6
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -164,7 +177,11 @@ def test_a_run_gives_the_same_bytes_again_and_again_after_its_derived_files_were
 
     first = derived()
     assert set(first) == {"report.md"} | {
-        f"{name}.csv" for name in ("summary", "latency", "trials", "parity", "gradients", "scores", "curves")
+        f"{name}.csv"
+        for name in (
+            *("summary", "latency", "calibration", "trials", "parity", "gradients", "scores", "curves"),
+            *("instances", "processes"),
+        )
     }
     assert derived() == first
     (run / "report.md").unlink()
@@ -204,22 +221,329 @@ def test_processes_that_disagree_by_more_than_a_quarter_are_noted(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("calls", "p90", "p99"),
+    ("calls", "missing"),
     [
-        (2, "a bound needs 60 more samples", "a bound needs 658 more samples"),
-        (31, "a bound needs 2 more samples", "a bound needs 600 more samples"),
-        (32, "≤ 2 ms", "a bound needs 598 more samples"),
-        (331, "≤ 2 ms", "≤ 2 ms"),
+        (2, (7, 60, 658, 6632)),
+        (5, (1, 54, 652, 6626)),
+        (6, (0, 52, 650, 6624)),
+        (31, (0, 2, 600, 6574)),
+        (32, (0, 0, 598, 6572)),
+        (331, (0, 0, 0, 5974)),
+        (3318, (0, 0, 0, 0)),
     ],
 )
 def test_a_percentile_has_a_bound_or_says_how_many_samples_are_missing(
-    tmp_path: Path, calls: int, p90: str, p99: str
+    tmp_path: Path, calls: int, missing: tuple[int, ...]
 ) -> None:
-    write_report(make_run(tmp_path / "run", calls=calls))
-    text = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
+    text = report_of(make_run(tmp_path / "run", calls=calls))
     (row,) = [line for line in text.splitlines() if line.startswith("| a@r | t | single-stream | compute |")]
     cells = [cell.strip() for cell in row.split("|")]
-    assert cells[-4:-1] == [f"2 ms ({p90})", f"2 ms ({p99})", f"{2 * calls} / 2"]
+    medians = ("1.5 ms", "2 ms", "2 ms", "2 ms")  # p50, p90, p99, p99.9 of calls of 1 ms and as many of 2 ms
+    bounds = [f"a bound needs {more} more samples" if more else "≤ 2 ms" for more in missing]
+    assert cells[-6:-2] == [f"{value} ({bound})" for value, bound in zip(medians, bounds, strict=True)]
+    assert cells[-2] == f"{2 * calls} / 2 / 2"
+
+
+# ------------------------------------------------------------------------------------- ratios, verdicts, precision
+
+RATIOS = {"b@r": (0.8, 0.001), "c@r": (1.25, 0.001), "d@r": (1.0, 0.001), "e@r": (1.02, 0.1), "f@r": (1.5, 0.05)}
+WORDS = {"b@r": "faster", "c@r": "slower", "d@r": "same", "e@r": "undecided", "f@r": "slower"}
+
+
+def compared(path: Path, ratios: Mapping[str, tuple[float, float]] = RATIOS, **latency: Any) -> Run:
+    """A run of variants that take so many times as long as the baseline, with their ratios' spreads."""
+    baseline = Timed("a@r", five(0.001))
+    others = [Timed(name, five(0.001 * ratio, spread)) for name, (ratio, spread) in ratios.items()]
+    return load(write_run(path, baseline, *others, latency=latency))
+
+
+def column(run: Run, name: str, intervals: bool = True) -> dict[str, str]:
+    return {row["variant"]: row[name] for row in display_table(run.summary, intervals)}
+
+
+def test_the_verdict_is_a_word_and_the_baseline_has_none(tmp_path: Path) -> None:
+    assert column(compared(tmp_path / "run"), "verdict") == {"a@r": "–", **WORDS}
+
+
+def test_without_intervals_a_star_marks_the_verdicts_whose_interval_missed_the_target(tmp_path: Path) -> None:
+    starred = {name: f"{word}*" if RATIOS[name][1] > 0.01 else word for name, word in WORDS.items()}
+    assert column(compared(tmp_path / "run"), "verdict", intervals=False) == {"a@r": "–", **starred}
+    missed = column(compared(tmp_path / "strict", precision=1e-6), "verdict", intervals=False)
+    assert missed == {"a@r": "–"} | {name: f"{word}*" for name, word in WORDS.items()}
+    reached = column(compared(tmp_path / "lenient", precision=0.5), "verdict", intervals=False)
+    assert reached == {"a@r": "–", **WORDS}
+
+
+def test_the_precision_is_the_half_of_the_ratios_interval_and_says_whether_the_target_was_met(tmp_path: Path) -> None:
+    halves = {name: math.expm1(HALF * spread) for name, (_, spread) in RATIOS.items()}
+    assert [f"{100 * halves[name]:.2g}" for name in ("b@r", "e@r", "f@r")] == ["0.2", "22", "10"]
+    missed = ", target not met"
+    assert column(compared(tmp_path / "run"), "precision") == {
+        "a@r": "–",
+        **dict.fromkeys(("b@r", "c@r", "d@r"), "±0.2 %"),
+        "e@r": f"±22 %{missed}",
+        "f@r": f"±10 %{missed}",
+    }
+
+
+def test_a_ratio_is_shown_with_both_ends_or_with_half_of_them(tmp_path: Path) -> None:
+    run = compared(tmp_path / "run", {"b@r": (1.5, 0.01), "c@r": (1.5, 0.1)})
+    low, high = (1.5 * math.exp(sign * HALF * 0.01) for sign in (-1, 1))
+    assert column(run, "vs baseline")["b@r"] == f"1.50× ({low:.2f}–{high:.2f})" == "1.50× (1.47–1.53)"
+    assert column(run, "vs baseline", intervals=False) == {
+        "a@r": "baseline",
+        "b@r": "1.50× ±2.0%",
+        "c@r": "1.50× ×÷1.22",
+    }
+    assert column(run, "end-to-end vs baseline")["b@r"] == "1.50× (1.47–1.53)"
+
+
+def test_one_pair_alone_has_no_interval_and_decides_nothing(tmp_path: Path) -> None:
+    once = {(1, 11, 1): 0.001}
+    run = load(write_run(tmp_path / "run", Timed("a@r", once), Timed("b@r", {(1, 11, 1): 0.002})))
+    (_, row), (_, short) = (display_table(run.summary, intervals) for intervals in (True, False))
+    assert (short["vs baseline"], short["verdict"], row["precision"]) == ("2.00×", "undecided*", "–")
+
+
+def test_a_variant_whose_baseline_failed_has_latencies_and_no_verdict(tmp_path: Path) -> None:
+    broken = Timed("a@r", status="failed", reason="because")
+    run = load(write_run(tmp_path / "run", broken, Timed("b@r", five(0.001))))
+    (row,) = [row for row in display_table(run.summary, intervals=True) if row["variant"] == "b@r"]
+    assert row["single-stream"] == "1 ms (1–1)"
+    assert (row["vs baseline"], row["verdict"], row["precision"]) == ("–", "–", "–")
+
+
+def test_in_one_run_of_two_interpreters_each_variant_is_compared_with_itself_in_the_first(tmp_path: Path) -> None:
+    def both(model: str, ratio: float) -> list[Timed]:
+        first = {"baseline": f"{model}@r[old]"}
+        twin = [five(0.001, 0.001)]
+        return [
+            Timed(f"{model}@r[old]", five(0.001), first, twins=twin),
+            Timed(f"{model}@r[new]", five(0.001 * ratio), first),
+        ]
+
+    run = load(write_run(tmp_path / "run", *both("a", 1.5), *both("b", 0.5)))
+    assert column(run, "vs baseline", intervals=False) == {
+        "a@r[old]": "baseline",
+        "a@r[new]": "1.50× ±0.0%",
+        "b@r[old]": "baseline",
+        "b@r[new]": "0.50× ±0.0%",
+    }
+    text = report_of(run.path)
+    assert r"| a@r\[new\] | exact |" in text
+    assert r" are not visible: a@r\[old\], single-stream, against itself 1.000×" in text
+
+
+def test_the_terminal_shows_the_same_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(compared(tmp_path / "run"))
+    lines = capsys.readouterr().out.splitlines()
+    for name, word in WORDS.items():
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
+        assert (f" {word}* " if RATIOS[name][1] > 0.01 else f" {word} ") in line
+    assert max(map(len, lines)) <= 120
+
+
+def test_the_terminals_columns_are_among_the_reports() -> None:
+    assert [name for name in REPORT_COLUMNS if name in COLUMNS] == list(COLUMNS)
+    assert "verdict" in COLUMNS
+
+
+# ------------------------------------------------------------------------------------- what the machine let one see
+
+SEEN = (
+    "On this machine, in this time, differences under 0.35 % between variants of one runtime are not visible: a@r, "
+    "single-stream, against itself 1.000× (0.998–1.002)."
+)
+
+
+@pytest.mark.parametrize("twins", [1, 2])
+def test_what_differences_are_not_visible_is_said_from_the_baseline_against_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], twins: int
+) -> None:
+    baseline = Timed("a@r", five(0.001), twins=[five(0.001, 0.001)] * twins)
+    path = write_run(tmp_path / "run", baseline, Timed("b@r", five(0.001)))
+    assert SEEN in report_of(path).splitlines()
+    print_summary(load(path))
+    assert SEEN in capsys.readouterr().out.splitlines()
+
+
+def test_without_a_twin_nothing_is_said_of_what_is_visible(tmp_path: Path) -> None:
+    assert "not visible" not in report_of(compared(tmp_path / "run").path)
+
+
+def test_a_twin_that_failed_or_has_one_pair_says_nothing_of_what_is_visible(tmp_path: Path) -> None:
+    once = {(1, 11, 1): 0.001}
+    run = load(write_run(tmp_path / "once", Timed("a@r", once, twins=[once])))
+    assert len(run.calibration) == 1
+    assert visibility(run, "t") == []
+    failed = Timed("a@r", five(0.001), twins=[{}], status="failed", reason="because")
+    assert visibility(load(write_run(tmp_path / "failed", failed)), "t") == []
+
+
+def test_of_two_tasks_each_says_what_is_visible_in_it(tmp_path: Path) -> None:
+    tasks = [
+        Timed("a@r", five(0.001), {"task": task}, twins=[five(0.001, spread)])
+        for task, spread in (("t", 0.001), ("u", 0.01))
+    ]
+    run = load(write_run(tmp_path / "run", *tasks))
+    assert visibility(run, "t") == [SEEN]
+    (other,) = visibility(run, "u")
+    assert "differences under 3.5 % " in other
+    assert visibility(run, "neither") == []
+
+
+CALIBRATED = {
+    "task": "t",
+    "variant": "a@r",
+    "scenario": "single-stream",
+    "comparisons": 40,
+    "false_alarms": 2,
+    "false_alarms_low": 0.0061,
+    "false_alarms_high": 0.1692,
+    "detectable": 0.0012,
+    "seconds": 123.4,
+    "comparison_detectable": 0.0213,
+    "comparison_seconds": 0.47,
+}
+
+
+def test_a_calibration_is_told_in_words() -> None:
+    assert calibration_lines(CALIBRATED) == [
+        "",
+        "a@r on t, single-stream, against itself:",
+        "  different in 2 of 40 comparisons: 5.0 % (0.6–16.9 %); 5 % is meant",
+        "  smallest slowdown found with 95 % power, by how long each is measured: 2.1 % in 470 ms, 0.12 % in 123 s",
+    ]
+
+
+def test_a_calibration_too_short_for_a_comparison_says_so_and_knows_no_rate() -> None:
+    none = {"comparisons": 0, "false_alarms": 0, "false_alarms_low": math.nan, "false_alarms_high": math.nan}
+    assert calibration_lines(CALIBRATED | none | {"detectable": 1.234})[2:] == [
+        "  too few slices for a comparison: give it more time",
+        "  smallest slowdown found with 95 % power, by how long each is measured: 120 % in 123 s",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        *((0.0, "0 %"), (0.00123, "0.12 %"), (0.01, "1 %"), (0.0999, "10 %"), (0.996, "100 %"), (12.34, "1200 %")),
+        *((math.inf, "inf %"), (math.nan, "–")),
+    ],
+)
+def test_a_share_has_two_digits(share: float, text: str) -> None:
+    assert percentage(share) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        *((math.nan, math.nan, ""), (0.0, 1.0, ""), (0.99, 1.01, "±1.0%"), (0.25, 4.0, "×÷4.00")),
+        (1.0, math.inf, "×÷inf"),
+    ],
+)
+def test_an_interval_is_a_percentage_a_factor_or_nothing(low: float, high: float, text: str) -> None:
+    assert percent(low, high) == text
+
+
+# ------------------------------------------------------------------------------------- what happened on the machine
+
+
+def busy(path: Path, *processes: dict[str, Any], disturbed: int | None = 0, steady: bool = True) -> str:
+    """The report of a run of one variant, timed in these processes."""
+    return report_of(
+        write_run(path, Timed("a@r", five(0.001), disturbed=disturbed, steady=steady), processes=processes)
+    )
+
+
+def test_the_harnesss_own_overhead_is_the_median_of_processes(tmp_path: Path) -> None:
+    rows = [process_row(s, overhead_s=c, overhead_end_to_end_s=4 * c) for s, c in enumerate((1e-7, 2e-7, 9e-6))]
+    text = busy(tmp_path / "run", *rows)
+    assert "An empty call reads 200 ns, end to end 800 ns; this is in every row." in text.splitlines()
+
+
+def test_an_overhead_that_nobody_measured_is_not_mentioned(tmp_path: Path) -> None:
+    assert "An empty call" not in busy(tmp_path / "none")
+    assert "An empty call" not in busy(
+        tmp_path / "unknown", process_row(1, overhead_s=None, overhead_end_to_end_s=None)
+    )
+    assert "An empty call" not in busy(tmp_path / "another", process_row(1, task="u"))
+
+
+@pytest.mark.parametrize(
+    ("change", "disturbed", "said"),
+    [
+        ({"other_busy_share": 0.3}, 0, "others used 30 % of the cores' time, 0.0 % were stolen, 0.0 % of the samples"),
+        ({"steal_share": 0.025}, 0, "others used 0 % of the cores' time, 2.5 % were stolen, 0.0 % of the samples"),
+        ({}, 1, "others used 0 % of the cores' time, 0.0 % were stolen, 33.3 % of the samples"),
+        ({"steal_share": None, "other_busy_share": None}, 3, "100.0 % of the samples"),
+        ({"steal_share": None, "other_busy_share": 1.0}, None, "others used 100 % of the cores' time, 0.0 % of the"),
+    ],
+)
+def test_a_machine_that_was_not_quiet_is_warned_of_with_what_is_known(
+    tmp_path: Path, change: dict[str, Any], disturbed: int | None, said: str
+) -> None:
+    text = busy(tmp_path / "run", *(process_row(slice_, **change) for slice_ in (1, 2)), disturbed=disturbed)
+    (line,) = [line for line in text.splitlines() if "not quiet" in line]
+    assert line.startswith(f"**The machine was not quiet**: {said}")
+    assert line.endswith(" of the samples are marked as disturbed (and kept).")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"other_busy_share": 0.2, "steal_share": 0.01},
+        {"other_busy_share": None, "steal_share": None},
+        {"task": "u"},
+    ],
+)
+def test_a_quiet_machine_is_not_warned_of(tmp_path: Path, change: dict[str, Any]) -> None:
+    loud = {"other_busy_share": 1.0, "steal_share": 1.0} if change.get("task") else {}
+    assert "not quiet" not in busy(tmp_path / "run", process_row(1, **change, **loud))
+
+
+def test_instances_that_never_were_steady_are_counted_once_with_their_variants(tmp_path: Path) -> None:
+    rough = [
+        Timed(name, five(0.001), steady=steady) for name, steady in (("a@r", False), ("b@r", True), ("c@r", False))
+    ]
+    text = report_of(write_run(tmp_path / "run", *rough, processes=[process_row(1)]))
+    assert "No steady state was seen in 10 instances, of a@r, c@r." in text.splitlines()
+    assert "steady" not in busy(tmp_path / "calm", process_row(1)).split("## How to read it")[0]
+
+
+def machine_table(text: str) -> list[list[str]]:
+    """The cells of the table of processes, header first."""
+    lines = text.split("<summary>The machine meanwhile</summary>")[1].split("</details>")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("|")]
+    return [rows[0], *rows[2:]]
+
+
+def test_what_happened_meanwhile_stands_in_a_table_by_runtime_and_interpreter(tmp_path: Path) -> None:
+    loud = {"disturbed_share": 0.02, "other_busy_share": 0.5, "steal_share": 0.001, "run_delay_s": 0.1}
+    loud |= {"involuntary_switches": 7, "page_faults_major": 2, "canary_s": 2e-4}
+    rows = [process_row(1), process_row(2, **loud), process_row(1, python="old"), process_row(1, runtime="s")]
+    header, *found = machine_table(busy(tmp_path / "run", *rows))
+    quiet = ["0.0 %", "0.0 %", "0.0 %", "0.0 %", "0", "0"]
+    assert header[:5] == ["task", "runtime", "processes", "time", "canary"]
+    assert found == [
+        ["t", "r", "2", "4 s", "100 µs to 200 µs", "1.0 %", "25.0 %", "0.1 %", "2.5 %", "7", "2"],
+        ["t", r"r\[old\]", "1", "2 s", "100 µs to 100 µs", *quiet],
+        ["t", "s", "1", "2 s", "100 µs to 100 µs", *quiet],
+    ]
+
+
+def test_what_the_machine_does_not_tell_is_a_dash_and_no_zero(tmp_path: Path) -> None:
+    told = ("task", "runtime", "python", "slice", "process", "seconds")
+    row = {name: value if name in told else None for name, value in process_row(1).items()}
+    assert machine_table(busy(tmp_path / "run", row))[1] == ["t", "r", "1", "2 s", "– to –", *["–"] * 6]
+
+
+def test_a_run_that_timed_nothing_has_no_table_of_processes(tmp_path: Path) -> None:
+    assert "The machine meanwhile" not in busy(tmp_path / "run")
+
+
+# ------------------------------------------------------------------------------------- the rest
 
 
 def test_a_variant_with_no_numbers_has_dashes_and_the_baseline_comes_first(tmp_path: Path) -> None:

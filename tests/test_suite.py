@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from harness import HarnessError
-from harness.suite import DEFAULT_SUITE, MAX_SUITE_BYTES, Suite, override, parse_suite, read_suite
+from harness.suite import DEFAULT_SUITE, MAX_SUITE_BYTES, Latency, Suite, override, parse_suite, read_suite
 from harness.suites import builtin_suites
 
 # the text of a suite, and what the one line must say
 MISTAKES = {
     "unknown key": ('\nmodel = ["a"]', ["line 2", "unknown key 'model'", "models", "trial_seconds"]),
-    "unknown key in a table": ("[latency]\n\nrounds = 3", ["line 3", "'latency.rounds'", "processes", "calls"]),
+    "unknown key in a table": ("[latency]\n\nrounds = 3", ["line 3", "'latency.rounds'", "slices", "calls", "twins"]),
     "unknown table": ("seeds = 1\n[latencies]\ncalls = 12", ["line 2", "'latencies'", "latency"]),
     "unknown key of an inline table": ("layer = { depth = 2 }", ["line 1", "'layer.depth'", "num_layers"]),
     "unknown dotted key": ("seeds = 1\nlayer.depth = 2", ["line 2", "'layer.depth'", "hidden_size"]),
@@ -39,8 +39,41 @@ MISTAKES = {
         "[latency]\nscenarios = ['server']",
         ["line 2", "'latency.scenarios'", "'server'", "single-stream"],
     ),
-    "one process": ("[latency]\nprocesses = 1", ["line 2", "'latency.processes'", "greater than or equal to 2"]),
-    "too few calls": ("[latency]\n# calls = 9\ncalls = 11", ["line 3", "'latency.calls'", "12"]),
+    "one slice": ("[latency]\nslices = 1", ["line 2", "'latency.slices'", "greater than or equal to 2"]),
+    "one slice at most": (
+        "[latency]\nmax_slices = 1",
+        ["line 2", "'latency.max_slices'", "greater than or equal to 2"],
+    ),
+    "a key of old": ("[latency]\nprocesses = 5", ["line 2", "unknown key 'latency.processes'", "slices", "instances"]),
+    "too many slices": ("[latency]\n\nslices = 1001", ["line 3", "'latency.slices'", "less than or equal to 1000"]),
+    "too many slices at most": ("[latency]\nmax_slices = 1001", ["line 2", "'latency.max_slices'", "1000"]),
+    "no instance": ("[latency]\ninstances = 0", ["line 2", "'latency.instances'", "greater than or equal to 1"]),
+    "too many instances": ("[latency]\ninstances = 1001", ["line 2", "'latency.instances'", "1000"]),
+    "too few calls": (
+        "[latency]\n# calls = 8\ncalls = 9",
+        ["line 3", "'latency.calls'", "greater than or equal to 10"],
+    ),
+    "too many calls": ("[latency]\ncalls = 1_000_001", ["line 2", "'latency.calls'", "1000000"]),
+    "no precision": ("[latency]\nprecision = 0.0", ["line 2", "'latency.precision'", "greater than 0"]),
+    "precision in percent": ("[latency]\nprecision = 1", ["line 2", "'latency.precision'", "less than 1"]),
+    "precision that is no number": ("[latency]\nprecision = nan", ["line 2", "'latency.precision'"]),
+    "no tolerance": ("[latency]\ntolerance = 0", ["line 2", "'latency.tolerance'", "greater than 0"]),
+    "tolerance in percent": ("[latency]\ntolerance = 2.5", ["line 2", "'latency.tolerance'", "less than 1"]),
+    "no budget": ("[latency]\nbudget_seconds = 0", ["line 2", "'latency.budget_seconds'", "greater than 0"]),
+    "endless budget": ("[latency]\nbudget_seconds = inf", ["line 2", "'latency.budget_seconds'", "604800"]),
+    "fewer twins than none": ("[latency]\ntwins = -1", ["line 2", "'latency.twins'", "greater than or equal to 0"]),
+    "too many twins": ("[latency]\ntwins = 21", ["line 2", "'latency.twins'", "less than or equal to 20"]),
+    "half a twin": ("[latency]\ntwins = 0.5", ["line 2", "'latency.twins'", "integer"]),
+    "an interpreter's name with a space": (
+        "\n[pythons]\n'my own' = 'python'",
+        ["line 2", "'pythons.my own'", "pattern"],
+    ),
+    "an interpreter's name in capitals": ("[pythons]\nnew = 'a'\nNew = 'b'", ["line 3", "'pythons.New'", "pattern"]),
+    "an interpreter without a name": ("seeds = 1\n[pythons]\n'' = 'python'", ["line 2", "'pythons.'", "pattern"]),
+    "a number for an interpreter": ("seeds = 1\n[pythons]\nold = 3", ["line 3", "'pythons.old'", "string"]),
+    "a number for a dotted interpreter": ("seeds = 1\n\npythons.old = 3", ["line 3", "'pythons.old'", "string"]),
+    "a number for an inline interpreter": ("seeds = 1\npythons = { old = 3 }", ["line 2", "'pythons.old'", "string"]),
+    "a list of interpreters": ("seeds = 1\npythons = ['python']", ["line 2", "'pythons'", "dictionary"]),
     "no time": ("[latency]\nseconds = 0", ["line 2", "'latency.seconds'", "greater than 0"]),
     "endless time": ("[latency]\nseconds = inf", ["line 2", "'latency.seconds'", "3600"]),
     "endless trials": ("trial_seconds = inf", ["line 1", "'trial_seconds'"]),
@@ -68,7 +101,38 @@ def test_a_mistake_is_one_line_with_its_key_its_line_and_what_is_allowed(kind: s
 def test_an_empty_suite_is_every_default() -> None:
     suite = parse_suite("", "suite")
     assert suite == Suite()
-    assert (suite.models, suite.seeds, suite.latency.processes, suite.device) == (["*"], 3, 5, "cpu")
+    assert (suite.models, suite.seeds, suite.device, suite.pythons) == (["*"], 3, "cpu", {})
+    latency = suite.latency
+    assert (latency.slices, latency.max_slices, latency.instances, latency.twins) == (5, None, 4, 1)
+    assert (latency.calls, latency.seconds, latency.budget_seconds) == (35, 0.25, 600.0)
+    assert (latency.precision, latency.tolerance) == (0.01, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("key", "least", "most"),
+    [
+        ("slices", 2, 1000),
+        ("max_slices", 2, 1000),
+        ("instances", 1, 1000),
+        ("calls", 10, 1_000_000),
+        ("seconds", 1e-9, 3600),
+        ("precision", 1e-9, 0.999),
+        ("budget_seconds", 1e-9, 604_800),
+        ("tolerance", 1e-9, 0.999),
+        ("twins", 0, 20),
+    ],
+)
+def test_a_key_of_latency_may_be_as_small_and_as_large_as_its_limits(key: str, least: float, most: float) -> None:
+    for value in (least, most):
+        suite = parse_suite(f"[latency]\n{key} = {value}", "suite")
+        assert getattr(suite.latency, key) == value
+        assert suite == Suite(latency=Latency.model_validate({key: value}))
+
+
+def test_interpreters_stand_in_the_order_of_the_file_whatever_their_names() -> None:
+    suite = parse_suite("[pythons]\nz-new = '/venvs/new/bin/python'\n'3.11' = 'python3.11'", "suite")
+    assert list(suite.pythons.items()) == [("z-new", "/venvs/new/bin/python"), ("3.11", "python3.11")]
+    assert list(override(suite, threads=2).pythons) == ["z-new", "3.11"]
 
 
 def test_the_line_of_a_key_is_found_although_another_table_has_the_same_key() -> None:
@@ -104,6 +168,18 @@ def test_an_override_changes_its_key_alone_and_none_changes_nothing() -> None:
     assert suite.threads == 1
 
 
+def test_an_override_of_a_key_of_latency_leaves_the_others_as_they_were() -> None:
+    suite = parse_suite("threads = 2\n[latency]\ncalls = 20\nslices = 3", "suite")
+    changed = override(suite, slices=4, max_slices=8, precision=0.02, budget_seconds=None)
+    assert changed.latency == suite.latency.model_copy(update={"slices": 4, "max_slices": 8, "precision": 0.02})
+    assert (changed.threads, suite.latency.slices) == (2, 3)
+
+
+def test_an_override_of_all_interpreters_puts_them_in_the_place_of_the_files() -> None:
+    suite = parse_suite("pythons = { old = 'a' }", "suite")
+    assert override(suite, pythons={"new": "b"}).pythons == {"new": "b"}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -113,6 +189,9 @@ def test_an_override_changes_its_key_alone_and_none_changes_nothing() -> None:
         ({"models": ["../x"]}, "--models: "),
         ({"device": "a b"}, "--device: "),
         ({"baselines": ["x"]}, "--baselines: "),
+        ({"slices": 1}, "--slices: input should be greater than or equal to 2"),
+        ({"max_slices": 1001}, "--max-slices: input should be less than or equal to 1000"),
+        ({"precision": 0.0}, "--precision: input should be greater than 0"),
     ],
 )
 def test_a_wrong_override_names_the_option_and_what_is_allowed(change: dict[str, object], said: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.catalog import Catalog
-from harness.engine.process import WorkerProcess
+from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.plan import Plan, Trial
 from harness.store import RunFolder
 
@@ -23,7 +23,7 @@ class Progress(Protocol):
     """Who is told how far a run is. Called from several threads."""
 
     def phase(self, title: str, steps: int) -> None:
-        """A phase of so many steps begins."""
+        """A phase of at most so many steps begins."""
 
     def step(self, what: str) -> None:
         """A step of the current phase is finished."""
@@ -63,16 +63,24 @@ class Context:
         self._is_stopping = False
 
     @contextmanager
-    def worker(self) -> Iterator[WorkerProcess]:
+    def worker(self, python: str = "") -> Iterator[WorkerProcess]:
         """A fresh worker, ended at the end.
+
+        Args:
+            python: the name of one of the suite's interpreters; empty for the one that runs the engine.
 
         Raises:
             Stopped: the run is being interrupted.
+            WorkerFailure: it cannot be started.
         """
         if self._is_stopping:
             raise Stopped
         log = self.folder.path / "logs" / "workers.log" if self.folder else None
-        worker = WorkerProcess(self.plan.suite.threads, log)
+        try:
+            worker = WorkerProcess(self.plan.suite.threads, log, python=self.plan.suite.pythons.get(python))
+        except OSError as error:
+            reason = f"a worker cannot be started: {error.strerror}"
+            raise WorkerFailure("failed", reason, alive=False) from error
         self._workers.add(worker)
         if self._is_stopping:  # set in between
             worker.close()
@@ -107,7 +115,7 @@ class Context:
             "device": trial.device,
             "dtype": trial.dtype,
             "threads": trial.threads,
-            "cache_dir": str(self.folder.path.resolve() / "cache") if self.folder else None,
+            "cache_dir": str(self.folder.path.resolve() / "cache" / trial.variant.python) if self.folder else None,
         }
 
     def record(self, trial: Trial, outcome: Outcome, **tables: list[dict[str, Any]]) -> None:
@@ -115,6 +123,12 @@ class Context:
         if self.folder and not self._is_stopping:
             with self._journal_lock:
                 self.folder.append({"trial": trial.id, "status": outcome.status, "reason": outcome.reason, **tables})
+
+    def record_process(self, process: dict[str, Any]) -> None:
+        """Append what happened in and around a worker process that timed."""
+        if self.folder and not self._is_stopping:
+            with self._journal_lock:
+                self.folder.append({"process": process})
 
     def phase(self, title: str, steps: int) -> None:
         """Tell that a phase begins."""

@@ -41,17 +41,23 @@ class WorkerFailure(Exception):
 class WorkerProcess:
     """A freshly started Python process that serves `harness.engine.worker`.
 
-    Its native libraries are limited to the given number of threads from the start.
-    The engine waits blocked for a reply, so it takes no core from the work it times.
+    It runs in the given interpreter, or in the one that runs the engine. Its native libraries are limited to the given
+    number of threads from the start. The engine waits blocked for a reply, so it takes no core from the work it times.
     """
 
-    def __init__(self, threads: int, log: Path | None = None, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        threads: int,
+        log: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        python: str | None = None,
+    ) -> None:
         environment = dict(os.environ if environ is None else environ)
         environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
         environment["PYTHONSAFEPATH"] = "1"  # what lies in the user's current folder is not imported
         self._log = log.open("ab") if log else None
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "harness.engine.worker"],
+            [python or sys.executable, "-m", "harness.engine.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log or subprocess.DEVNULL,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import harness
 from harness.catalog import Catalog
 from harness.contract import HarnessError, LayerSize
 from harness.engine.context import Context, Outcome, Progress
@@ -13,6 +15,7 @@ from harness.engine.measurement import Measurement
 from harness.engine.process import WorkerFailure
 from harness.engine.scoring import Scoring
 from harness.engine.verification import Verification
+from harness.environment import engine_digest
 from harness.plan import Plan, Variant, check_plan
 from harness.store import RunFolder
 
@@ -28,13 +31,18 @@ def execute(plan: Plan, catalog: Catalog, folder: RunFolder, data_dir: Path | No
     Measurement(context, verification).measure_all()
 
 
-def preflight(plan: Plan, catalog: Catalog, data_dir: Path | None) -> None:
-    """Try what a user can get wrong before anything is written: every task's data, and the device.
+def preflight(plan: Plan, catalog: Catalog, data_dir: Path | None) -> dict[str, Any]:
+    """Try what a user can get wrong before anything is written: interpreters, every task's data, and the device.
+
+    Returns:
+        the environment of each of the suite's interpreters, by its name.
 
     Raises:
-        HarnessError: data is missing or damaged, or no runtime of the plan has the device.
+        HarnessError: an interpreter cannot be started or has another version of the harness, data is missing or
+            damaged, or no runtime of the plan has the device.
     """
     context = Context(plan, catalog, data_dir=data_dir)
+    pythons = {name: _interpreter(context, name, path) for name, path in plan.suite.pythons.items()}
     if plan.suite.seeds:
         with context.worker() as worker:
             for task in plan.tasks:
@@ -44,6 +52,7 @@ def preflight(plan: Plan, catalog: Catalog, data_dir: Path | None) -> None:
                     raise HarnessError(f"task '{task}': {failure.reason}") from failure
     if plan.suite.device != "cpu":
         _require_device(context)
+    return pythons
 
 
 def check_parity(catalog: Catalog, name: str, device: str, dtype: str) -> Iterator[tuple[Variant, str, Outcome]]:
@@ -63,12 +72,39 @@ def check_parity(catalog: Catalog, name: str, device: str, dtype: str) -> Iterat
         yield trial.variant, trial.task, verification.outcomes[trial.variant, trial.task]
 
 
+def _interpreter(context: Context, name: str, path: str) -> dict[str, Any]:
+    try:
+        with context.worker(name) as worker:
+            found: dict[str, Any] = worker.ask("environment", context.seconds)
+    except WorkerFailure as failure:
+        if isinstance(failure.__cause__, OSError):
+            raise HarnessError(
+                f"--python {name}: '{path}' cannot be started: {failure.__cause__.strerror}"
+            ) from failure
+        raise HarnessError(
+            f"--python {name}: '{path}' has no harness of this version ({failure.reason}); install rnn-harness "
+            f"{harness.__version__} and the plugins there"
+        ) from failure
+    other = found["versions"].get("rnn-harness")
+    if other != harness.__version__:
+        raise HarnessError(
+            f"--python {name}: '{path}' has rnn-harness {other}; both sides are timed by one version, so install "
+            f"{harness.__version__} there"
+        )
+    if found["engine"] != engine_digest():
+        raise HarnessError(
+            f"--python {name}: '{path}' has rnn-harness {other} with another engine; both sides are timed by the same "
+            "code, so install this checkout's harness there"
+        )
+    return found
+
+
 def _require_device(context: Context) -> None:
     reasons: dict[str, str] = {}
     for trial in context.plan.of("parity"):
         if trial.variant.runtime not in reasons:
             try:
-                with context.worker() as worker:
+                with context.worker(trial.variant.python) as worker:
                     worker.ask("open", context.seconds, key="", **context.variant(trial))
                 return
             except WorkerFailure as failure:

@@ -75,7 +75,7 @@ class Scoring:
         """Ask one worker for each trial in turn; a worker that dies costs only the trial it was at."""
         rest = list(trials)
         while rest:
-            with self._context.worker() as worker:
+            with self._context.worker(rest[0].variant.python) as worker:
                 while rest:
                     trial = rest.pop(0)
                     request = {"task": trial.task, "data_dir": self._context.data_dir, **arguments(trial)}

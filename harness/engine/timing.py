@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import gc
+import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from time import perf_counter_ns
+from time import perf_counter_ns, time_ns
 from typing import Any
 
 import numpy as np
 
 from harness.contract import Inputs, LayerSize, Session, Split, Trainer
+from harness.engine.noise import Disturbance, disturbed
 
 Clock = Callable[[], int]
 BOUNDARIES = ("compute", "end-to-end")
 TURN_CALLS = 5  # calls of one subject before the next one's turn, besides the first, which finds the other's caches
-WARMUP_CALLS = (5, 100)  # at least, at most
-FEWEST_CALLS = 12
+WARMUP_CALLS = (10, 100)  # at least, at most
+TREND_CALLS = 10  # the last calls of a warm-up among which there may be no trend
+TREND_Z = 1.96  # two-sided 5 % of the standard normal distribution
+FEWEST_CALLS = 10
 DISTINCT_INPUTS = 8
 
 
@@ -45,8 +49,9 @@ class Sample:
         block: which round of turns; within a block every subject and boundary has one turn, in random order.
         turn: the place in the block's order.
         call: which of the turn's calls; call 0 follows another subject's turn and is left out of estimates.
-        start_s: since sampling began, in seconds.
+        start_s: Unix time, in seconds.
         elapsed_s: how long it took, in seconds.
+        disturbed: did the machine take a core away during its turn (see `noise.disturbed`); None where it cannot tell.
     """
 
     key: str
@@ -56,6 +61,22 @@ class Sample:
     call: int
     start_s: float
     elapsed_s: float
+    disturbed: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """How one subject was warmed up.
+
+    Attributes:
+        key: the subject's.
+        calls: how many calls it took, in any case at most 100.
+        is_steady: the last ten calls showed no trend; False where the cap came first.
+    """
+
+    key: str
+    calls: int
+    is_steady: bool
 
 
 def session_subject(
@@ -72,12 +93,39 @@ def trainer_subject(key: str, trainer: Trainer, batches: Sequence[Split]) -> Sub
     return Subject(key, trainer.prepare, trainer.step, lambda loss: loss, list(batches))
 
 
+def empty_subject(key: str) -> Subject:
+    """A call that does nothing: what it reads is the harness's own overhead."""
+    return Subject(key, _nothing, _nothing, _nothing, [None])
+
+
+def canary_subject(key: str) -> Subject:
+    """A fixed workload of the harness's own, some 0.1 ms of NumPy arithmetic: it changes with the machine."""
+    start = np.linspace(-1.0, 1.0, 1024)  # 8 KiB: stays in the first cache, wherever it lies
+
+    def run(values: Any) -> Any:
+        for _ in range(50):
+            np.multiply(values, 0.999, out=values)
+            np.add(values, 0.001, out=values)
+        return values
+
+    return Subject(key, np.copy, run, _nothing, [start])
+
+
+def _nothing(value: Any) -> Any:
+    return value
+
+
 def sample(
-    subjects: Sequence[Subject], calls: int, seconds: float, seed: int, clock: Clock = perf_counter_ns
-) -> list[Sample]:
+    subjects: Sequence[Subject],
+    calls: int,
+    seconds: float,
+    seed: int,
+    boundaries: Sequence[str] = BOUNDARIES,
+    clock: Clock = perf_counter_ns,
+) -> tuple[list[Sample], list[WarmUp]]:
     """Warm every subject up, then let all take turns in a new random order each block.
 
-    A subject and boundary leaves when it has `calls` samples, or at least 12 and has measured for `seconds`.
+    A subject and boundary leaves when it has `calls` samples, or at least 10 and has measured for `seconds`.
     Garbage is collected before each block and never while a clock runs.
 
     Args:
@@ -85,46 +133,64 @@ def sample(
         calls: the most samples of each subject and boundary.
         seconds: about how much measured time each gets.
         seed: of the order.
+        boundaries: which clocks, of `BOUNDARIES`.
         clock: nanoseconds, monotonic.
     """
     rng = np.random.default_rng(seed)
-    for subject in subjects:
-        _warm_up(subject, seconds / 4, clock)
+    warm_ups = [warm_up(subject, seconds, clock) for subject in subjects]
     gc.freeze()  # what is there by now stays; collecting between blocks need not look at it again
     try:
-        return _take_turns(subjects, calls, seconds, rng, clock)
+        return _take_turns(subjects, calls, seconds, rng, boundaries, clock), warm_ups
     finally:
         gc.unfreeze()
 
 
 def _take_turns(
-    subjects: Sequence[Subject], calls: int, seconds: float, rng: np.random.Generator, clock: Clock
+    subjects: Sequence[Subject],
+    calls: int,
+    seconds: float,
+    rng: np.random.Generator,
+    boundaries: Sequence[str],
+    clock: Clock,
 ) -> list[Sample]:
-    open_turns = [(subject, boundary) for subject in subjects for boundary in BOUNDARIES]
+    open_turns = [(subject, boundary) for subject in subjects for boundary in boundaries]
     taken: dict[tuple[str, str], list[float]] = {(s.key, boundary): [] for s, boundary in open_turns}
     samples: list[Sample] = []
-    origin = clock()
+    unix_ns = time_ns() - clock()  # what to add to the clock
     block = 0
-    while open_turns:
-        with _no_garbage_collection():
-            for turn, index in enumerate(rng.permutation(len(open_turns))):
-                subject, boundary = open_turns[index]
-                done = taken[subject.key, boundary]
-                for call in range(1 + min(TURN_CALLS, calls - len(done))):
-                    item = subject.inputs[len(samples) % len(subject.inputs)]
-                    start, elapsed = (_compute if boundary == "compute" else _end_to_end)(subject, item, clock)
-                    if call > 0:
-                        done.append(elapsed)
-                    samples.append(
-                        Sample(subject.key, boundary, block, turn, call, (start - origin) / 1e9, elapsed / 1e9)
-                    )
-        open_turns = [
-            (subject, boundary)
-            for subject, boundary in open_turns
-            if not _finished(taken[subject.key, boundary], calls, seconds)
-        ]
-        block += 1
+    with closing(Disturbance()) as disturbance:
+        while open_turns:
+            with _no_garbage_collection():
+                for turn, index in enumerate(rng.permutation(len(open_turns))):
+                    subject, boundary = open_turns[index]
+                    wanted = 1 + min(TURN_CALLS, calls - len(taken[subject.key, boundary]))
+                    begin, before = clock(), disturbance.read()
+                    timed = _turn(subject, boundary, wanted, len(samples), clock)
+                    is_disturbed = disturbed(before, disturbance.read(), (clock() - begin) / 1e9)
+                    taken[subject.key, boundary] += [elapsed for _, elapsed in timed[1:]]
+                    samples += [
+                        Sample(
+                            subject.key,
+                            boundary,
+                            block,
+                            turn,
+                            call,
+                            (unix_ns + start) / 1e9,
+                            elapsed / 1e9,
+                            is_disturbed,
+                        )
+                        for call, (start, elapsed) in enumerate(timed)
+                    ]
+            open_turns = [pair for pair in open_turns if not _finished(taken[pair[0].key, pair[1]], calls, seconds)]
+            block += 1
     return samples
+
+
+def _turn(subject: Subject, boundary: str, calls: int, first_input: int, clock: Clock) -> list[tuple[int, int]]:
+    """The start and the duration of consecutive calls, in nanoseconds of the clock."""
+    timed_call = _compute if boundary == "compute" else _end_to_end
+    inputs = subject.inputs
+    return [timed_call(subject, inputs[(first_input + call) % len(inputs)], clock) for call in range(calls)]
 
 
 def _compute(subject: Subject, item: Any, clock: Clock) -> tuple[int, int]:
@@ -144,13 +210,30 @@ def _end_to_end(subject: Subject, item: Any, clock: Clock) -> tuple[int, int]:
     return start, clock() - start
 
 
-def _warm_up(subject: Subject, seconds: float, clock: Clock) -> None:
+def warm_up(subject: Subject, seconds: float, clock: Clock = perf_counter_ns) -> WarmUp:
+    """Call a subject until its last ten calls show no trend, which is looked at after ten calls and every fifth.
+
+    It ends unsteady after 100 calls, or when as much time is over as measuring may take.
+    """
     fewest, most = WARMUP_CALLS
-    start = clock()
-    for call in range(most):
-        if call >= fewest and clock() - start >= seconds * 1e9:
-            break
-        subject.fetch(subject.run(subject.prepare(subject.inputs[call % len(subject.inputs)])))
+    elapsed: list[int] = []
+    while len(elapsed) < fewest or (len(elapsed) < most and sum(elapsed) < seconds * 1e9):
+        elapsed.append(_compute(subject, subject.inputs[len(elapsed) % len(subject.inputs)], clock)[1])
+        if len(elapsed) >= TREND_CALLS and len(elapsed) % 5 == 0 and not has_trend(elapsed[-TREND_CALLS:]):
+            return WarmUp(subject.key, len(elapsed), True)
+    return WarmUp(subject.key, len(elapsed), False)
+
+
+def has_trend(values: Sequence[float]) -> bool:
+    """Do the values rise or fall with time, at the two-sided 5 % level? A single outlier is no trend.
+
+    Source: Mann 1945, "Nonparametric tests against trend", with Kendall's normal approximation and continuity
+    correction; ties count as no change.
+    """
+    n = len(values)
+    later = np.subtract.outer(values, values)[np.tril_indices(n, -1)]
+    score = abs(int(np.sign(later).sum()))
+    return (score - 1) / math.sqrt(n * (n - 1) * (2 * n + 5) / 18) > TREND_Z if n > 2 else False
 
 
 def _finished(elapsed_ns: list[float], calls: int, seconds: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -64,7 +65,7 @@ class Verification:
         Before timing its gradients are checked, after timing the very trainer that was timed.
         """
         request = "timed_trainer" if moment == "after" else "gradients"
-        rows = worker.ask(request, self._context.seconds, key=str(trial.variant), task=trial.task)
+        rows = worker.ask(request, self._context.seconds, key=trial.session, task=trial.task)
         reason = judge_gradients([GradientCheck(**row) for row in rows])
         return Outcome("wrong", reason) if reason else Outcome(), rows
 
@@ -72,7 +73,7 @@ class Verification:
         for trial in trials:
             rows: list[dict[str, Any]] = []
             try:
-                with self._context.worker() as worker:
+                with self._context.worker(trial.variant.python) as worker:
                     outcome, rows = self.check(worker, trial, "first")
             except WorkerFailure as failure:
                 outcome = Outcome(failure.status, failure.reason)
@@ -98,13 +99,13 @@ class Verification:
         self._yardsticks[key] = (EQUATIONS, equations)
         model = self._context.plan.yardsticks.get(trial.architecture)
         if model is not None:
-            with self._context.worker() as worker, contextlib.suppress(WorkerFailure):
+            with contextlib.suppress(WorkerFailure), self._context.worker() as worker:
                 observations = self._observe(worker, replace(trial, variant=model))
                 if judge(observations, equations, trial.dtype).passed:
                     self._yardsticks[key] = (str(model), observations)
 
     def _observe(self, worker: WorkerProcess, trial: Trial, opened: bool = False) -> list[Observation]:
-        key, seconds = str(trial.variant), self._context.seconds
+        key, seconds = trial.session, self._context.seconds
         if not opened:
             worker.ask("open", seconds, key=key, **self._context.variant(trial))
         rows = worker.ask("parity", seconds, key=key, shapes=self._shapes(trial))
@@ -117,3 +118,14 @@ class Verification:
         ]
         forward = [t for t in same if t.scenario != "training-step"]
         return list(dict.fromkeys((t.batch or 1, t.time or 1) for t in forward))
+
+
+def worst_of(known: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each question asked of several instances the answer that is farthest off, in the order first asked."""
+    found: dict[Any, dict[str, Any]] = {}
+    for row in [*known, *rows]:
+        question = (row["case"], row["part"]) if "case" in row else row["what"]
+        error = "rmse" if "case" in row else "error"
+        if question not in found or row[error] > found[question][error] or math.isnan(row[error]):
+            found[question] = row
+    return list(found.values())

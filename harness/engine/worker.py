@@ -10,9 +10,14 @@ import contextlib
 import json
 import math
 import os
+import platform
+import random
+import statistics
 import struct
 import sys
+import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.catalog import Catalog
     from harness.contract import Data, Model, Runtime, Session, SessionOptions, Trainer
+    from harness.engine.timing import Sample
 
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 
@@ -56,6 +62,18 @@ class Worker:
         self._data: dict[tuple[str, str | None], Data] = {}
         self._open: dict[str, tuple[Session, Any]] = {}
         self._trainers: dict[str, Trainer] = {}
+        self._oracle: dict[Any, Any] = {}  # the reference's answers; they are asked of every instance
+        self._ballast: deque[bytearray] = deque(maxlen=64)
+        self._timing: Timing | None = None
+
+    def environment(self) -> dict[str, Any]:
+        """What this interpreter is: versions of Python, harness, plugins and what they require, and commits."""
+        from harness.environment import commit, engine_digest, versions
+
+        plugins = sorted({plugin.distribution for plugin in self._catalog.plugins if not plugin.failure})
+        commits = {name: commit(name) for name in ("rnn-harness", *plugins)}
+        facts = {"python": platform.python_version(), "versions": versions(plugins), "commits": commits}
+        return facts | {"engine": engine_digest()}
 
     def load(self, task: str, data_dir: str | None) -> dict[str, Any]:
         """Load a task's data; it stays loaded. Gives the numbers of rows."""
@@ -63,10 +81,15 @@ class Worker:
         return {"train_rows": len(data.train.x), "test_rows": len(data.test.x)}
 
     def open(self, key: str, **variant: Any) -> dict[str, Any]:
-        """Open a session with probe weights under a key."""
+        """Open a session with probe weights under a key.
+
+        What is allocated before it, of random size, gives every instance another memory layout (Mytkowicz et al.,
+        "Producing wrong data without doing anything obviously wrong", ASPLOS 2009).
+        """
         from harness.parity import probe_weights
 
         model, runtime, options = self._variant(**variant)
+        self._ballast.extend(bytearray(random.randrange(16, 65536)) for _ in range(8))
         weights = probe_weights(model.architecture, options.size, options.dtype)
         session = runtime.open(model, weights, options)
         self._open[key] = (session, (model, runtime, options, weights))
@@ -77,10 +100,16 @@ class Worker:
         from harness import parity
 
         session, (model, _, options, weights) = self._open[key]
-        cases = parity_cases(shapes)
-        return [
-            asdict(o) for o in parity.observe(session, model.architecture, weights, options.size, options.dtype, cases)
-        ]
+        architecture, size, cases = model.architecture, options.size, parity_cases(shapes)
+
+        def reference(exact: Any, inputs: Any, size: Any) -> Any:
+            at = (architecture.name, size, options.dtype, inputs.x.shape, inputs.x.tobytes(), inputs.state is None)
+            if at not in self._oracle:
+                self._oracle[at] = architecture.reference(exact, inputs, size)
+            return self._oracle[at]
+
+        remembering = replace(architecture, reference=reference)
+        return [asdict(o) for o in parity.observe(session, remembering, weights, size, options.dtype, cases)]
 
     def gradients(self, key: str, task: str) -> list[dict[str, Any]]:
         """Check a training step of the open session's variant, with the task's kind of loss."""
@@ -159,16 +188,50 @@ class Worker:
             "agreeing_rows": accuracy.agreement(kind, predictions, trainer_predictions),
         }
 
-    def sample(self, points: list[dict[str, Any]], calls: int, budget: float, seed: int) -> list[list[Any]]:
+    def start_timing(self) -> dict[str, Any]:
+        """Begin the record of what happens on the machine; `finish_timing` gives it."""
+        self._timing = Timing()
+        return {}
+
+    def sample(
+        self, points: list[dict[str, Any]], calls: int, budget: float, seed: int, boundaries: list[str] | None = None
+    ) -> dict[str, list[list[Any]]]:
         """Time open sessions: a point is a session's key, a scenario, a batch, a time and a task.
 
-        A row of the reply is the point's index and then the fields of `timing.Sample`.
+        A row of `samples` is the point's index and then the fields of `timing.Sample`; a row of `warmup` the index and
+        the fields of `timing.WarmUp`. The harness's own canary and a call that does nothing take part in every block.
         """
         from harness.engine import timing
 
         subjects = [self._subject(name=str(index), seed=seed, **point) for index, point in enumerate(points)]
-        samples = timing.sample(subjects, calls, budget, seed)
-        return [[int(key), *rest] for key, *rest in (asdict(sample).values() for sample in samples)]
+        subjects += [timing.canary_subject("canary"), timing.empty_subject("empty")]
+        samples, warm_ups = timing.sample(subjects, calls, budget, seed, boundaries or timing.BOUNDARIES)
+        if self._timing:
+            self._timing.add(samples)
+        return {
+            name: [[int(key), *rest] for key, *rest in (asdict(row).values() for row in rows) if key.isdecimal()]
+            for name, rows in (("samples", samples), ("warmup", warm_ups))
+        }
+
+    def finish_timing(self) -> dict[str, Any]:
+        """What happened on the machine since `start_timing`, and what canary and empty calls took meanwhile."""
+        assert self._timing
+        timing, self._timing = self._timing, None
+        return timing.finish()
+
+    def release(self) -> dict[str, Any]:
+        """Close all sessions, the last opened first, and forget all trainers; the next to open are new instances.
+
+        Closing is not what is measured: a session that cannot be closed is told of in the log and forgotten.
+        """
+        self._trainers.clear()
+        while self._open:
+            _, (session, _) = self._open.popitem()
+            try:
+                session.close()
+            except Exception as error:
+                traceback.print_exception(error)
+        return {}
 
     def _subject(self, name: str, key: str, scenario: str, batch: int, time: int, task: str, seed: int) -> Any:
         from harness.engine import accuracy, timing
@@ -203,6 +266,47 @@ class Worker:
         if (task, data_dir) not in self._data:
             self._data[task, data_dir] = self._catalog.task(task).load(Path(data_dir) if data_dir else None)
         return self._data[task, data_dir]
+
+
+class Timing:
+    """What one process timed besides the variants, and the noise around it."""
+
+    def __init__(self) -> None:
+        from harness.engine.noise import NoiseRecord
+
+        self._started_s = time.time()
+        self._noise = NoiseRecord()
+        self._noise.__enter__()
+        self._elapsed: dict[tuple[str, str], list[float]] = {}
+        self._blocks = 0
+        self._calls = self._disturbed = 0
+
+    def add(self, samples: list[Sample]) -> None:
+        """Keep what canary and empty calls took, and count what was disturbed."""
+        for sample in samples:
+            self._calls += 1
+            self._disturbed += bool(sample.disturbed)
+            if sample.call > 0 and not sample.key.isdecimal():
+                self._elapsed.setdefault((sample.key, sample.boundary), []).append(sample.elapsed_s)
+        self._blocks += 1 + max((sample.block for sample in samples), default=-1)
+
+    def finish(self) -> dict[str, Any]:
+        """The columns of the processes table that the worker knows."""
+        self._noise.__exit__(None, None, None)
+
+        def median(key: str, boundary: str) -> float | None:
+            found = self._elapsed.get((key, boundary))
+            return statistics.median(found) if found else None
+
+        return {
+            "started_s": self._started_s,
+            "seconds": time.time() - self._started_s,
+            "canary_s": median("canary", "compute"),
+            "overhead_s": median("empty", "compute"),
+            "overhead_end_to_end_s": median("empty", "end-to-end"),
+            "disturbed_share": self._disturbed / self._calls if self._calls else None,
+            **self._noise.row(own_collections=self._blocks),
+        }
 
 
 def parity_cases(shapes: list[tuple[int, int]]) -> list[Any]:

@@ -1,0 +1,60 @@
+"""From the medians of instances to estimates; the stopping rule and the tables use the same functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from statistics import fmean
+
+from harness import stats
+
+Key = tuple[int, int, int]  # slice, process, instance
+
+
+def latency(medians: Mapping[Key, float]) -> stats.LogMean:
+    """The typical latency: the mean of the logarithms of instances' medians.
+
+    Instances of one process share what was decided when it started; `stats.nested_mean` looks whether that matters.
+
+    Args:
+        medians: of one trial and boundary, in seconds, positive.
+
+    Raises:
+        ValueError: no medians.
+    """
+    processes = _by_process({key: math.log(value) for key, value in medians.items()})
+    if len(processes) == 1:  # what another process would have changed is unknown
+        return stats.unit_mean([fmean(processes[0])], "process")
+    return stats.nested_mean(processes)
+
+
+def ratio(own: Mapping[Key, float], base: Mapping[Key, float]) -> stats.LogMean | None:
+    """How many times as slow as the baseline, as the mean of logarithms of ratios; None where nothing can be paired.
+
+    Sessions that were timed in turns within an instance are paired there, which cancels what the process and the
+    moment do to both. Sessions of different runtimes never share a process; they share slices, and so the slice is
+    the unit. Source: Bulej et al., "Duet benchmarking", ICPE 2020 (pairing); Kalibera & Jones, ISMM 2013 (units).
+
+    Args:
+        own, base: medians in seconds, positive.
+    """
+    shared = sorted(own.keys() & base.keys())
+    if shared:
+        return stats.nested_mean(_by_process({key: math.log(own[key] / base[key]) for key in shared}))
+    mine, theirs = _by_slice(own), _by_slice(base)
+    slices = sorted(mine.keys() & theirs.keys())
+    return stats.unit_mean([mine[k] - theirs[k] for k in slices], "slice") if slices else None
+
+
+def _by_process(logs: Mapping[Key, float]) -> list[list[float]]:
+    groups: dict[tuple[int, int], list[float]] = {}
+    for (slice_, process, _), value in sorted(logs.items()):
+        groups.setdefault((slice_, process), []).append(value)
+    return list(groups.values())
+
+
+def _by_slice(medians: Mapping[Key, float]) -> dict[int, float]:
+    groups: dict[int, list[float]] = {}
+    for (slice_, _, _), value in medians.items():
+        groups.setdefault(slice_, []).append(math.log(value))
+    return {slice_: fmean(values) for slice_, values in groups.items()}

@@ -1,0 +1,129 @@
+"""Runs written by hand, in folders like any other: every latency in them is known, and no clock was read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.store import PROCESS_COLUMNS, TRIAL_COLUMNS, RunFolder
+
+Key = tuple[int, int, int]  # slice, process, instance
+JITTER = (-2, -1, 0, 1, 2)  # of five processes, in units of a spread
+HALF = 2.7764451051977987 / math.sqrt(2)  # of their interval, in the same units: Student's t(4) times √2.5 / √5
+ENVIRONMENT: dict[str, Any] = {
+    "machine": "x86_64",
+    "os": "Linux-6.1",
+    "cpu_model": "A CPU",
+    "cpu_usable_count": 2,
+    "python": "3.11.9",
+    "python_implementation": "CPython",
+    "command": ["harness", "run"],
+    "versions": {"rnn-harness": "0.1.0"},
+}
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A variant that was timed.
+
+    Attributes:
+        variant: `model@runtime`, perhaps with `[python]`.
+        medians: the compute boundary's, in seconds; end to end takes twice as long.
+        row: what else its latency trial says, such as `baseline`.
+        status, reason: how its latency trial ended; what did not end as ok has no samples.
+        twins: medians of the same variant beside itself.
+        steady: was a steady state seen in every instance.
+        disturbed: how many of each instance's three calls that count are marked.
+    """
+
+    variant: str
+    medians: Mapping[Key, float] = field(default_factory=dict)
+    row: Mapping[str, Any] = field(default_factory=dict)
+    status: str = "ok"
+    reason: str = ""
+    twins: Sequence[Mapping[Key, float]] = ()
+    steady: bool = True
+    disturbed: int | None = 0
+
+
+def five(seconds: float, spread: float = 0.0) -> dict[Key, float]:
+    """One instance in one process in each of five slices; their logarithms lie `spread` apart."""
+    return {(s, 10 + s, 1): seconds * math.exp(spread * place) for s, place in enumerate(JITTER, start=1)}
+
+
+def trial_row(name: str, kind: str, variant: str, **changes: Any) -> dict[str, Any]:
+    """A planned trial, as `run.json` holds it."""
+    model, _, rest = variant.partition("@")
+    runtime, _, python = rest.removesuffix("]").partition("[")
+    row = dict.fromkeys(TRIAL_COLUMNS[:-2]) | {"trial": name, "kind": kind, "variant": variant, "model": model}
+    row |= {"runtime": runtime, "python": python or None, "task": "t", "architecture": "lstm", "input_size": 3}
+    row |= {"hidden_size": 6, "num_layers": 1, "device": "cpu", "dtype": "float32", "threads": 1, "twin": 0}
+    row |= {"distribution": "rnn-sound", "distribution_version": "1"}
+    if kind in ("latency", "calibration"):
+        row |= {"scenario": "single-stream", "batch": 1, "time": 5, "baseline": "a@r"}
+    return row | changes
+
+
+def process_row(slice_: int, **changes: Any) -> dict[str, Any]:
+    """What a quiet machine says of a worker process."""
+    row = dict.fromkeys(PROCESS_COLUMNS, 0.0) | {"slice": slice_, "process": 10 + slice_, "task": "t", "runtime": "r"}
+    row |= {"python": "", "governor": "performance", "started_s": 1.7e9, "seconds": 2.0, "canary_s": 1e-4}
+    return row | {"overhead_s": 1e-7, "overhead_end_to_end_s": 4e-7} | changes
+
+
+def samples(
+    medians: Mapping[Key, float], boundaries: Sequence[str] = ("compute", "end-to-end"), disturbed: int | None = 0
+) -> Iterable[list[Any]]:
+    """Rows of the samples table: one turn an instance, whose first call takes a thousand times as long."""
+    for turn, boundary in enumerate(boundaries):
+        for key, seconds in medians.items():
+            for call in range(4):
+                elapsed = (1 + turn) * seconds * (1000 if call == 0 else 1)
+                marked = "" if disturbed is None else int(0 < call <= disturbed)
+                yield [*key, boundary, 0, turn, call, f"{1.7e9 + call:.6f}", elapsed, marked]
+
+
+def write_run(
+    path: Path,
+    *variants: Timed,
+    processes: Iterable[Mapping[str, Any]] = (),
+    latency: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] = ENVIRONMENT,
+    **header: Any,
+) -> Path:
+    """Write a run in which every variant passed parity and was timed, or failed to be."""
+    trials: list[dict[str, Any]] = []
+    ends: list[dict[str, Any]] = []
+    rows: dict[str, Iterable[list[Any]]] = {}
+
+    def add(kind: str, timed: Timed, medians: Mapping[Key, float], **changes: Any) -> None:
+        name = f"{len(trials) + 1:04d}-{kind}"
+        trials.append(trial_row(name, kind, timed.variant, **changes))
+        end: dict[str, Any] = {"trial": name, "status": timed.status, "reason": timed.reason}
+        if medians:
+            rows[name] = samples(medians, disturbed=timed.disturbed)
+            warm_up = {"warmup_calls": 10, "is_steady": timed.steady}
+            at = ("slice", "process", "instance")
+            end["instances"] = [dict(zip(at, key, strict=True)) | warm_up for key in medians]
+        ends.append(end)
+
+    for timed in variants:
+        own = {name: timed.row[name] for name in ("task", "architecture") if name in timed.row}
+        add("parity", timed, {}, **own)
+        add("latency", timed, timed.medians, **timed.row)
+    for timed in variants:
+        for number, medians in enumerate(timed.twins, start=1):
+            add("calibration", timed, medians, **timed.row, twin=number)
+    facts = {"name": path.name, "suite": {"latency": dict(latency or {})}, "baselines": {"lstm": "a@r"}, "floors": []}
+    folder = RunFolder(path, {**facts, "plugins": [], "environment": dict(environment), "trials": trials, **header})
+    for name, calls in rows.items():
+        folder.write_samples(name, calls)
+    for process in processes:
+        folder.append({"process": process})
+    for end in ends:
+        folder.append(end)
+    folder.close()
+    return path
