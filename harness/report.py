@@ -110,7 +110,7 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
         lines += markdown_table(columns, same[columns].to_numpy().tolist())
         lines.append("")
     lines += _details("Trained weights and agreement", _agreement_table(summary))
-    lines += _details("Percentiles and end-to-end latency", _latency_table(latency))
+    lines += _details("All latencies, verdicts and percentiles", _latency_table(latency))
     lines += _details("The machine meanwhile", _processes_table(run))
     lines += _details("Environment", markdown_table(("fact", "value"), _facts(run)))
     lines += ["## How to read it", "", *READING, ""]
@@ -283,7 +283,7 @@ def visibility(run: Run, task: str) -> list[str]:
 
     Nor with several interpreters: these are compared across processes, and the twin is not.
     """
-    if len(run.header.get("pythons", {})) > 1:
+    if len(run.header.get("pythons") or {}) > 1:
         return []
     lines = []
     for row in records(run.calibration[run.calibration["task"] == task]):

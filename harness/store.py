@@ -1,9 +1,9 @@
 """The store: a run's folder, its append-only journal, and the tables derived from it.
 
-A folder holds `run.json` (environment, suite, plugins), `journal.jsonl` (one record a finished trial), `samples/` (raw
-samples, one CSV a latency trial), `weights/` (trained weights and their test predictions), `cache/` (what runtimes keep
-for the run, such as exported graphs), `logs/` (what workers printed), and what is derived and can be made again at any
-time: `tables/` and `report.md`.
+A folder holds `run.json` (environment, suite, plugins), `journal.jsonl` (one record a finished trial or process),
+`samples/` (raw samples, one CSV a latency trial), `weights/` (trained weights and their test predictions), `cache/`
+(what runtimes keep for the run, such as exported graphs), `logs/` (what workers printed), and what is derived and can
+be made again at any time: `tables/` and `report.md`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class RunFolder:
             raise HarnessError(f"'{path}' cannot be written: {error.strerror}; choose another --out") from error
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a finished trial's record; it is on the disk when this returns."""
+        """Add the record of a finished trial or process; it is on the disk when this returns."""
         line = json.dumps(_json_safe(record), allow_nan=False, separators=(",", ":"))
         self._journal.write(line.encode() + b"\n")
         self._journal.flush()

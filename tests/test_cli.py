@@ -401,7 +401,8 @@ def test_the_shortest_calibration_measures_one_slice_and_says_that_it_knows_no_r
     assert alarms == "  too few slices for a comparison: give it more time"
     assert slowdown.startswith("  smallest slowdown found with 95 % power, by how long each is measured: ")
     assert "nan" not in result.stdout
-    said = "differences under .* between variants of one runtime are not visible: plain-lstm@plain, single-stream, "
+    said = "differences under .* between two variants timed in one worker are not visible: plain-lstm@plain, "
+    said += "single-stream, "
     assert re.search(said, result.stdout)
     assert re.search(said, Path("out/report.md").read_text(encoding="utf-8"))
 

@@ -48,10 +48,19 @@ def same(one: stats.LogMean | None, other: stats.LogMean | None) -> bool:
 # ------------------------------------------------------------------------------------------------------- latency
 
 
-def test_one_instance_has_a_latency_and_no_error() -> None:
-    found = latency({(1, 1, 1): 0.25})
-    assert (found.mean, found.units, found.unit) == (math.log(0.25), 1, "instance")
+@pytest.mark.parametrize("instances", [1, 2, 8])
+def test_one_process_has_a_latency_and_no_error_however_many_instances_it_has(instances: int) -> None:
+    """What another process would have changed is unknown, and two layouts do not tell."""
+    found = latency({(1, 1, number): 0.25 if number % 2 else 4.0 for number in range(1, instances + 1)})
+    assert found.mean == pytest.approx(math.log(0.25) if instances == 1 else 0.0)
+    assert (found.units, found.unit) == (1, "process")
     assert math.isnan(found.standard_error)
+
+
+def test_one_process_is_enough_for_a_ratio_within_it() -> None:
+    found = paired(ratio({(1, 1, 1): 1.01, (1, 1, 2): 2.06}, {(1, 1, 1): 1.0, (1, 1, 2): 2.0}))
+    assert (found.units, found.unit) == (2, "instance")
+    assert found.mean == pytest.approx(math.log(1.01 * 1.03) / 2)
 
 
 def test_where_processes_agree_every_instance_is_a_unit() -> None:
@@ -79,8 +88,8 @@ def test_without_medians_there_is_no_latency() -> None:
         latency({})
 
 
-@given(medians=MEDIANS)
-def test_the_latency_is_the_nested_mean_of_the_logarithms_by_process(medians: dict[Key, float]) -> None:
+@given(medians=MEDIANS.filter(lambda medians: len({process for _, process, _ in medians}) > 1))
+def test_over_several_processes_the_latency_is_the_nested_mean_of_the_logarithms(medians: dict[Key, float]) -> None:
     processes = sorted({process for _, process, _ in medians})
     groups = [[math.log(value) for key, value in sorted(medians.items()) if key[1] == p] for p in processes]
     assert same(latency(medians), stats.nested_mean(groups))

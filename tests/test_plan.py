@@ -184,7 +184,7 @@ def test_without_interpreters_a_row_names_none() -> None:
 
 
 def test_among_interpreters_a_variant_is_compared_with_itself_in_the_first_of_them() -> None:
-    plan = make_plan(Suite(models=["a", "b"], runtimes=["trains"], pythons=TWO, baselines=["b@trains"]), BOTH)
+    plan = make_plan(Suite(models=["a", "b"], runtimes=["trains"], pythons=TWO), BOTH)
     assert baselines(plan) == {
         "a@trains[new]": "a@trains[new]",
         "a@trains[old]": "a@trains[new]",
@@ -203,9 +203,17 @@ def test_a_variant_is_scored_on_weights_that_were_trained_in_its_own_interpreter
     }
 
 
-def test_one_interpreter_is_compared_with_itself() -> None:
-    plan = make_plan(Suite(models=["a"], runtimes=["trains"], pythons={"only": "python3"}), BOTH)
-    assert baselines(plan) == {"a@trains[only]": "a@trains[only]"}
+def test_other_baselines_make_no_sense_among_interpreters() -> None:
+    with pytest.raises(
+        HarnessError, match="variants in several interpreters are compared with themselves in the first"
+    ):
+        make_plan(Suite(pythons=TWO, baselines=["b@trains"]), BOTH)
+
+
+def test_in_one_interpreter_that_has_a_name_variants_are_compared_as_without_it() -> None:
+    only = {"only": "python3"}
+    plan = make_plan(Suite(models=["a", "b"], runtimes=["trains"], pythons=only, baselines=["a@trains"]), BOTH)
+    assert baselines(plan) == {"a@trains[only]": "a@trains[only]", "b@trains[only]": "a@trains[only]"}
     assert [str(t.variant) for t in plan.of("calibration")] == ["a@trains[only]"]
 
 

@@ -351,8 +351,8 @@ def test_the_terminals_columns_are_among_the_reports() -> None:
 # ------------------------------------------------------------------------------------- what the machine let one see
 
 SEEN = (
-    "On this machine, in this time, differences under 0.35 % between variants of one runtime are not visible: a@r, "
-    "single-stream, against itself 1.000× (0.998–1.002)."
+    "On this machine, in this time, differences under 0.35 % between two variants timed in one worker are not visible: "
+    "a@r, single-stream, against itself 1.000× (0.998–1.002)."
 )
 
 

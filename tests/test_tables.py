@@ -192,6 +192,16 @@ def test_the_latency_is_the_geometric_mean_of_the_instances_medians(sheet: Sheet
     assert row["throughput_high_per_s"] == pytest.approx(4 / row["latency_low_s"])
 
 
+def test_one_process_has_a_latency_without_an_interval(sheet: Sheet) -> None:
+    sheet.trial("parity", A)
+    sheet.latency(A, times({(1, 1, 1): 1.0, (1, 1, 2): 4.0}))
+    row = row_of(sheet.run().latency, boundary="compute")
+    assert row["latency_s"] == pytest.approx(2.0)
+    for name in ("latency_low_s", "latency_high_s", "throughput_low_per_s", "throughput_high_per_s", "half_width"):
+        assert math.isnan(row[name])
+    assert row["precision_met"] is None
+
+
 def test_slices_processes_and_instances_are_counted_each(sheet: Sheet) -> None:
     """In the second slice the worker died once, so that a third process tried again."""
     places = [(1, 1, 1), (1, 1, 2), (2, 2, 1), (2, 3, 1), (2, 3, 2), (2, 3, 3)]
