@@ -66,7 +66,7 @@ def main() -> None:
       harness list             what is installed, and what failed to load and why
       harness calibrate        how small a difference this machine lets one see
       harness compare A B      two runs: ratios with intervals and verdicts
-      harness gate A B --max-slowdown 3%
+      harness gate RUN --max-slowdown 3%
     """
 
 
@@ -96,10 +96,17 @@ def _interpreters(ctx: click.Context, parameter: click.Parameter, values: tuple[
 @click.option("--dtype", help="float32 or float64.")
 @click.option("--threads", type=int, help="Threads a call may use.")
 @click.option("--seeds", type=int, help="Trainings per variant and task; 0 leaves accuracy out.")
-@click.option("--precision", type=float, help="Target for the half of every ratio's interval: 0.01 is one percent.")
+@click.option(
+    "--precision",
+    type=float,
+    help="Stop at a planned look when half of every compute ratio's interval is at most this (0.01 is 1 %); "
+    "to measure longer, give --max-slices too.",
+)
 @click.option("--slices", type=int, help="Slices at least; each gives every runtime a fresh process.")
 @click.option("--max-slices", type=int, help="Slices at most.")
-@click.option("--budget", "budget_seconds", type=float, help="Seconds a task's latency may take.")
+@click.option(
+    "--budget", "budget_seconds", type=float, help="No slice of a task's latency begins after so many seconds."
+)
 @click.option(
     "--python",
     "pythons",
@@ -115,7 +122,7 @@ def _interpreters(ctx: click.Context, parameter: click.Parameter, values: tuple[
     help="Folder of data sets, a sub-folder each. [env: HARNESS_DATA_DIR]",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for this run; by default a new one in results/.")
-@click.option("--quiet", is_flag=True, help="Print the table and nothing else.")
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
 def run(suite: str, data_dir: Path | None, out: Path | None, quiet: bool, **overrides: Any) -> None:
     """Run SUITE: a built-in one (quick, tutorial, full) or a .toml file."""
     from harness.catalog import discover
@@ -182,9 +189,9 @@ def report(path: Path) -> None:
 @click.option("--task", default="digits-rows", show_default=True, help="Whose shape it is measured at.")
 @click.option("--minutes", type=float, default=2.0, show_default=True, help="About how long.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for this run; by default a new one in results/.")
-@click.option("--quiet", is_flag=True, help="Print the table and nothing else.")
+@click.option("--quiet", is_flag=True, help="No progress on standard error.")
 def calibrate(variant: str, task: str, minutes: float, out: Path | None, quiet: bool) -> None:
-    """Measure this machine: how often is a variant called different from itself, and how small a slowdown is found?
+    """Measure this machine: how often does the interval of identical code exclude 1, and how small a slowdown is found?
 
     The same code is opened six times and compared in three pairs, as `harness run` compares variants of one runtime.
     """
@@ -247,6 +254,7 @@ def gate(base: Path, new: Path | None, max_slowdown: str, allow_different: bool)
     """Is nothing in NEW slower than in BASE by more than is allowed?
 
     Without NEW, BASE is one interleaved run (`harness run --python`), and its rows are held against their baselines.
+    Two separate runs rarely decide a limit under 10%; an interleaved run does.
     """
     from harness.compare import compare as compare_runs
     from harness.compare import gate as gate_rows

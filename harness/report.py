@@ -290,8 +290,9 @@ def visibility(run: Run, task: str) -> list[str]:
         if math.isnan(row["detectable"]):
             continue
         lines.append(
-            f"On this machine, in this time, differences under {percentage(row['detectable'])} between two variants "
-            f"timed in one worker are not visible: {row['variant']}, {row['scenario']}, against itself "
+            f"On this machine, in this time, a slowdown of {percentage(row['detectable'])} between two variants "
+            "timed in one worker is found 19 times in 20, smaller ones less often: "
+            f"{row['variant']}, {row['scenario']}, against itself "
             f"{row['ratio']:.3f}× ({row['ratio_low']:.3f}–{row['ratio_high']:.3f})."
         )
     return lines

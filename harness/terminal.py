@@ -95,7 +95,7 @@ def calibration_lines(row: dict[str, Any]) -> list[str]:
     if row["comparisons"]:
         rate, low, high = row["false_alarms"] / row["comparisons"], row["false_alarms_low"], row["false_alarms_high"]
         ends = f"{100 * rate:.1f} % ({100 * low:.1f}–{100 * high:.1f} %); 5 % is meant"
-        alarms = f"different in {row['false_alarms']} of {row['comparisons']} comparisons: {ends}"
+        alarms = f"the interval excludes 1 in {row['false_alarms']} of {row['comparisons']} comparisons: {ends}"
         found.insert(0, f"{percentage(row['comparison_detectable'])} in {seconds(row['comparison_seconds'])}")
     else:
         alarms = "too few slices for a comparison: give it more time"

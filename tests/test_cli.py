@@ -401,8 +401,10 @@ def test_the_shortest_calibration_measures_one_slice_and_says_that_it_knows_no_r
     assert alarms == "  too few slices for a comparison: give it more time"
     assert slowdown.startswith("  smallest slowdown found with 95 % power, by how long each is measured: ")
     assert "nan" not in result.stdout
-    said = "differences under .* between two variants timed in one worker are not visible: plain-lstm@plain, "
-    said += "single-stream, "
+    said = (
+        "a slowdown of .* between two variants timed in one worker is found 19 times in 20, smaller ones less often: "
+    )
+    said += "plain-lstm@plain, single-stream, "
     assert re.search(said, result.stdout)
     assert re.search(said, Path("out/report.md").read_text(encoding="utf-8"))
 
@@ -430,9 +432,9 @@ def test_a_calibration_with_enough_slices_says_how_often_the_same_was_called_dif
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-3:-1] == [
         "plain-lstm@plain on tiny, single-stream, against itself:",
-        "  different in 1 of 3 comparisons: 33.3 % (0.8–90.6 %); 5 % is meant",
+        "  the interval excludes 1 in 1 of 3 comparisons: 33.3 % (0.8–90.6 %); 5 % is meant",
     ]
-    assert ": 0.35 % in 15 ms, " in result.stdout.splitlines()[-1]
+    assert ": 0.35 % in 5.03 s, " in result.stdout.splitlines()[-1]  # the first calls of turns cost time too
 
 
 @pytest.mark.parametrize(("model", "code"), [("forgetful", 1), ("sleepy", 0)])
@@ -601,7 +603,8 @@ def test_the_gate_is_closed_to_a_row_that_new_lost(runs: Path, status: str) -> N
     said = " ".join(result.stdout.split())  # its lines are wrapped
     assert re.search(rf"fail b@r, single-stream 1×5, .*: BASE has it, NEW does not: {status}: because pass a@r, ", said)
     assert said.endswith(" at most 3 % slower: 1 fail, 2 pass")
-    assert harness("gate", "new", "base", "--max-slowdown", "3%").exit_code == 0  # a row more is no loss
+    turned = harness("gate", "new", "base", "--max-slowdown", "3%")
+    assert turned.exit_code == (2 if status == "skipped" else 0)  # a row more is no loss, unless BASE was cut off
 
 
 def test_the_gate_holds_one_interleaved_runs_interpreters_against_the_first(runs: Path) -> None:

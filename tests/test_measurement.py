@@ -510,10 +510,11 @@ def opened(worker: Scripted) -> set[str]:
     return {arguments["key"] for _, arguments in worker.did("open")}
 
 
+@pytest.mark.parametrize("others", [{"a@one"}, {"a@one", "a@one#1", "c@one"}], ids=["one", "several"])
 @pytest.mark.parametrize("failure", [DEAD, HURT, None], ids=["dead", "alive", "wrong"])
 @pytest.mark.parametrize("instance", [1, 2])
-def test_who_fails_a_check_beside_others_alone_is_not_to_blame_and_is_measured_alone_from_then_on(
-    script: Script, tmp_path: Path, failure: WorkerFailure | None, instance: int
+def test_who_fails_a_check_only_beside_others_is_not_to_blame_and_is_measured_alone_from_then_on(
+    script: Script, tmp_path: Path, failure: WorkerFailure | None, instance: int, others: set[str]
 ) -> None:
     """Sessions of a process share its memory, its threads and its libraries' settings."""
 
@@ -527,14 +528,15 @@ def test_who_fails_a_check_beside_others_alone_is_not_to_blame_and_is_measured_a
         script.rmse = lambda session, process, own: float(
             session == "b@one" and own == instance and is_spoiled(script.workers[-1])
         )
-    run = run_all(tmp_path / "run", latency=QUICKLY.model_copy(update={"slices": 3}))
-    assert ends(run) == {"a@one": OK, "b@one": OK, "c@one": OK}
-    assert [opened(worker) == {"b@one"} for worker in script.timing[1:]] == [True, False] * 3
+    models = ["a", "b", "c"][: len(others) + 1]
+    latency = QUICKLY.model_copy(update={"slices": 3, "twins": int("a@one#1" in others)})
+    run = run_all(tmp_path / "run", latency=latency, models=models)
+    assert ends(run) == {f"{model}@one": OK for model in models}
+    assert [opened(worker) for worker in script.timing[1:]] == [{"b@one"}, others] * 3
     assert set(run.latency["instances"]) == {6}
     assert not processes(run, "b@one") & processes(run, "a@one")
-    assert processes(run, "a@one") == processes(run, "c@one")
     units = run.latency[["variant", "ratio_unit"]].dropna().itertuples(index=False, name=None)
-    assert set(units) == {("b@one", "slice"), ("c@one", "process")}
+    assert set(units) == {("b@one", "slice"), *[("c@one", "process")] * ("c" in models)}
     assert (run.parity["rmse"] == 0).all()  # what was seen beside others says nothing of it
     assert 1 not in set(run.parity["process"])  # nor does a process that does not count say anything of anyone
 

@@ -331,7 +331,7 @@ def test_in_one_run_of_two_interpreters_each_variant_is_compared_with_itself_in_
     }
     text = report_of(run.path)
     assert r"| a@r\[new\] | exact |" in text
-    assert r" are not visible: a@r\[old\], single-stream, against itself 1.000×" in text
+    assert r", smaller ones less often: a@r\[old\], single-stream, against itself 1.000×" in text
 
 
 def test_the_terminal_shows_the_same_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -351,8 +351,8 @@ def test_the_terminals_columns_are_among_the_reports() -> None:
 # ------------------------------------------------------------------------------------- what the machine let one see
 
 SEEN = (
-    "On this machine, in this time, differences under 0.35 % between two variants timed in one worker are not visible: "
-    "a@r, single-stream, against itself 1.000× (0.998–1.002)."
+    "On this machine, in this time, a slowdown of 0.35 % between two variants timed in one worker is found 19 times in "
+    "20, smaller ones less often: a@r, single-stream, against itself 1.000× (0.998–1.002)."
 )
 
 
@@ -368,7 +368,7 @@ def test_what_differences_are_not_visible_is_said_from_the_baseline_against_itse
 
 
 def test_without_a_twin_nothing_is_said_of_what_is_visible(tmp_path: Path) -> None:
-    assert "not visible" not in report_of(compared(tmp_path / "run").path)
+    assert "19 times in 20" not in report_of(compared(tmp_path / "run").path)
 
 
 def test_a_twin_that_failed_or_has_one_pair_says_nothing_of_what_is_visible(tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_of_two_tasks_each_says_what_is_visible_in_it(tmp_path: Path) -> None:
     run = load(write_run(tmp_path / "run", *tasks))
     assert visibility(run, "t") == [SEEN]
     (other,) = visibility(run, "u")
-    assert "differences under 3.5 % " in other
+    assert "a slowdown of 3.5 % " in other
     assert visibility(run, "neither") == []
 
 
@@ -411,7 +411,7 @@ def test_a_calibration_is_told_in_words() -> None:
     assert calibration_lines(CALIBRATED) == [
         "",
         "a@r on t, single-stream, against itself:",
-        "  different in 2 of 40 comparisons: 5.0 % (0.6–16.9 %); 5 % is meant",
+        "  the interval excludes 1 in 2 of 40 comparisons: 5.0 % (0.6–16.9 %); 5 % is meant",
         "  smallest slowdown found with 95 % power, by how long each is measured: 2.1 % in 470 ms, 0.12 % in 123 s",
     ]
 

@@ -56,6 +56,7 @@ class Measurement:
             self._measure_task(task, [t for t in trials if t.task == task])
 
     def _measure_task(self, task: str, trials: list[Trial]) -> None:
+        self._alone.clear()
         for trial in trials:
             self._outcomes[trial.id] = self._verification.outcomes[trial.variant, task]
             self._timed[trial.id] = _Timed()
