@@ -46,6 +46,11 @@ def ratio(own: Mapping[Key, float], base: Mapping[Key, float]) -> stats.LogMean 
     return stats.unit_mean([mine[k] - theirs[k] for k in slices], "slice") if slices else None
 
 
+def half_width(interval: stats.Estimate) -> float:
+    """Half of an interval of logarithms, as a share: sqrt(high / low) - 1; NaN where its low end is not above 0."""
+    return math.sqrt(interval.high / interval.low) - 1 if interval.low > 0 else math.nan
+
+
 def _by_process(logs: Mapping[Key, float]) -> list[list[float]]:
     groups: dict[tuple[int, int], list[float]] = {}
     for (slice_, process, _), value in sorted(logs.items()):

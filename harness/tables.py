@@ -280,7 +280,7 @@ def _latency_row(
     interest = ratio
     if typical and trial["trial"] in known.alone:
         interest = stats.estimate(typical, plan)
-    half_width = math.sqrt(interest.high / interest.low) - 1 if interest.low > 0 else math.nan
+    half_width = estimates.half_width(interest)
     logs: dict[int, list[float]] = {}
     for (_, process, _), middle in own.items():
         logs.setdefault(process, []).append(math.log(middle))

@@ -102,7 +102,7 @@ class Measurement:
             medians = self._timed[trial.id].medians
             ratio = None if is_baseline or base is None else estimates.ratio(medians, base)
             interval = stats.estimate(ratio or estimates.latency(medians), self._looks)
-            half = math.sqrt(interval.high / interval.low) - 1 if interval.low > 0 else math.inf
+            half = estimates.half_width(interval)
             widest = max(widest, math.inf if math.isnan(half) else half)
         return widest if sound else 0.0
 
