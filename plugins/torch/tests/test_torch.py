@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from harness_torch.process_state import settle_all
 
 import harness
 
@@ -205,6 +207,82 @@ def test_initial_weights_follow_the_seed_and_nothing_else(eager: Any, model: har
         assert not np.array_equal(array, other[name])
 
 
+# What a process shares
+
+SHARED: dict[
+    str, tuple[Callable[[], Any], Callable[[], Any], Any]
+] = {  # what torch keeps once for the whole process: how a layer may change it, and how it is read
+    "threads": (lambda: torch.set_num_threads(3), torch.get_num_threads, 1),
+    "dtype": (lambda: torch.set_default_dtype(torch.float64), torch.get_default_dtype, torch.float32),
+    "gradients": (lambda: torch.set_grad_enabled(False), torch.is_grad_enabled, True),
+    "denormals": (lambda: torch.set_flush_denormal(True), lambda: (torch.tensor([1e-40]) / 2).item() > 0, True),
+    "device": (lambda: torch.set_default_device("meta"), torch.get_default_device, torch.device("cpu")),
+    "precision": (
+        lambda: torch.set_float32_matmul_precision("medium"),
+        torch.get_float32_matmul_precision,
+        "highest",
+    ),
+    "kernels": (lambda: setattr(torch.backends.mkldnn, "enabled", False), lambda: torch.backends.mkldnn.enabled, True),
+    "determinism": (
+        lambda: torch.use_deterministic_algorithms(True),
+        torch.are_deterministic_algorithms_enabled,
+        False,
+    ),
+    "anomalies": (lambda: torch.autograd.set_detect_anomaly(True), torch.is_anomaly_enabled, False),
+}
+AT_EVERY_CALL = ("threads", "dtype", "gradients", "denormals")
+
+
+@pytest.fixture
+def settled() -> Iterator[None]:
+    yield
+    settle_all(1)
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("what", AT_EVERY_CALL)
+def test_what_one_layer_changes_in_torch_its_neighbour_does_not_meet(
+    eager: Any, model: harness.Model, what: str
+) -> None:
+    size = SIZES[0]
+    change, read, expected = SHARED[what]
+    neighbour = eager.open(model, random_weights(model, size), harness.SessionOptions(size, dtype="float64"))
+    inputs = random_inputs(model, size)
+    before = neighbour.fetch(neighbour.run(neighbour.prepare(inputs)))
+    change()
+    assert read() != expected
+    prepared = neighbour.prepare(inputs)
+    assert read() == expected
+    np.testing.assert_array_equal(neighbour.fetch(neighbour.run(prepared)).y, before.y)
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("what", SHARED)
+def test_what_a_model_changes_when_it_is_built_is_put_back_before_a_session_is_opened(
+    eager: Any, model: harness.Model, what: str
+) -> None:
+    change, read, expected = SHARED[what]
+
+    def build(**sizes: int) -> Any:
+        layer = model.build(**sizes)
+        change()
+        return layer
+
+    size = SIZES[0]
+    unruly = dataclasses.replace(model, build=build)
+    eager.open(unruly, random_weights(model, size), harness.SessionOptions(size))
+    assert read() == expected
+
+
+@pytest.mark.usefixtures("settled")
+def test_initial_weights_have_the_same_dtype_whatever_another_model_left(eager: Any, model: harness.Model) -> None:
+    before = eager.initial_weights(model, SIZES[0], seed=1)
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    for name, array in eager.initial_weights(model, SIZES[0], seed=1).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 # Training
 
 RECIPE = harness.Recipe(hidden_size=6, learning_rate=0.05)
@@ -314,6 +392,22 @@ def test_training_without_a_head_is_refused(eager: Any, model: harness.Model) ->
     weights = eager.initial_weights(model, SIZES[0], 0)
     with pytest.raises(harness.HarnessError, match=r"lack head\.weight or head\.bias"):
         eager.open_trainer(model, weights, "classification", RECIPE, harness.SessionOptions(SIZES[0]))
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_training_step_meets_nothing_that_another_layer_changed(eager: Any, model: harness.Model) -> None:
+    def losses() -> list[float]:
+        trainer = open_trainer(eager, model, "classification", RECIPE)
+        found = []
+        for change in changes:
+            change()
+            found.append(trainer.step(trainer.prepare(rows("classification"))))
+        return found
+
+    changes: list[Any] = [lambda: None] * len(AT_EVERY_CALL)
+    undisturbed = losses()
+    changes = [SHARED[what][0] for what in AT_EVERY_CALL]
+    assert losses() == undisturbed
 
 
 def test_importing_the_plugin_imports_neither_torch_nor_numpy() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import harness
+from harness_torch.process_state import settle, settle_all
 
 if TYPE_CHECKING:
     from harness.contract import Array, FloatArray
@@ -22,7 +23,7 @@ def open_session(
 ) -> harness.Session:
     """A session of the model with these weights; see `Eager.open`."""
     layer = open_layer(runtime, model, weights, options).eval()
-    session = EagerSession(layer, find_device(runtime, options.device), options.dtype)
+    session = EagerSession(layer, find_device(runtime, options.device), options)
     return session if model.takes_lengths else harness.ByLength(session)
 
 
@@ -32,14 +33,16 @@ class EagerSession:
     An architecture with one state array gets and gives it as `torch.nn.GRU` does: a tensor, not a tuple of one.
     """
 
-    def __init__(self, layer: nn.Module, device: torch.device, dtype: str) -> None:
+    def __init__(self, layer: nn.Module, device: torch.device, options: harness.SessionOptions) -> None:
         self._layer = layer
         self._device = device
-        self._dtype = dtype
+        self._dtype = options.dtype
+        self._threads = options.threads
         self._is_asynchronous = device.type != "cpu"
 
     def prepare(self, inputs: harness.Inputs) -> tuple[Any, ...]:
         """The layer's arguments on the device: (x, state), and lengths if there are any."""
+        settle(self._threads)
         x = to_tensor(inputs.x, self._device, self._dtype)
         state: Any = None
         if inputs.state is not None:
@@ -71,19 +74,15 @@ class EagerSession:
 def open_layer(
     runtime: str, model: harness.Model, weights: Mapping[str, FloatArray], options: harness.SessionOptions
 ) -> nn.Module:
-    """The layer, built, with these weights, on the device and in the dtype of the options; threads are set.
-
-    Float32 means float32: the shorter TensorFloat-32 products that some accelerators use for it are switched off.
-    """
+    """The layer, built, with these weights, on the device and in the dtype of the options; see `settle_all`."""
     if options.dtype not in DTYPES:
         raise harness.Unsupported(
             f"runtime '{runtime}' cannot run model '{model.name}' in {options.dtype}; choose one of {', '.join(DTYPES)}"
         )
     device = find_device(runtime, options.device)
+    settle_all(options.threads)
     layer = build(model, options.size)
-    torch.set_num_threads(options.threads)  # after the model's own code, which may have set it
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False  # on by default, and used by its recurrent layers
+    settle_all(options.threads)  # after the model's own code
     try:
         layer.to(device, DTYPES[options.dtype])  # before the weights come, so that they are not rounded on the way
     except TypeError as error:  # some accelerators have no float64

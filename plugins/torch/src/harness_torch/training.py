@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import harness
+from harness_torch.process_state import settle, settle_all
 from harness_torch.session import DTYPES, build, find_device, open_layer, to_array, to_tensor
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def initial_weights(model: harness.Model, size: harness.LayerSize, seed: int) ->
     """See `Eager.initial_weights`."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
+        settle_all(torch.get_num_threads())  # another model may have changed the dtype in which layers are made
         layer = build(model, size).float()
     return model.from_parameters({name: to_array(tensor) for name, tensor in layer.state_dict().items()})
 
@@ -44,7 +46,7 @@ class TorchTrainer:
                 f"the weights for training model '{model.name}' lack head.weight or head.bias; add both"
             )
         self._model, self._kind, self._dtype, self._clip_norm = model, kind, options.dtype, recipe.clip_norm
-        self._device = find_device(runtime, options.device)
+        self._device, self._threads = find_device(runtime, options.device), options.threads
         self._layer = open_layer(runtime, model, weights, options).train()
         outputs, features = weights["head.weight"].shape  # (outputs, D*H)
         self._head = nn.Linear(features, outputs, device=self._device, dtype=DTYPES[options.dtype])
@@ -56,6 +58,7 @@ class TorchTrainer:
 
     def prepare(self, batch: harness.Split) -> Batch:
         """Bring a batch to the device."""
+        settle(self._threads)
         return (
             to_tensor(batch.x, self._device, self._dtype),
             to_tensor(batch.targets, self._device, "int64" if self._kind == "classification" else self._dtype),
