@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -219,6 +221,46 @@ def test_a_half_written_file_is_never_read(monkeypatch: pytest.MonkeyPatch, tmp_
     assert len(exports) == 1
 
 
+def elsewhere(location: str) -> onnx.TensorProto:
+    """A tensor whose values lie in another file."""
+    tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[2, 3])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    return tensor
+
+
+def pointing(tensor: onnx.TensorProto, place: str) -> onnx.ModelProto:
+    """A graph with a tensor in one of the places where a graph may hold one."""
+    helper = onnx.helper
+    if place == "initializer":
+        return helper.make_model(helper.make_graph([], "g", [], [], [tensor]))
+    constant = helper.make_node("Constant", [], ["w"], value=tensor)
+    if place == "constant":
+        return helper.make_model(helper.make_graph([constant], "g", [], []))
+    body = (
+        helper.make_graph([constant], "b", [], [])
+        if "constant" in place
+        else helper.make_graph([], "b", [], [], [tensor])
+    )
+    return helper.make_model(helper.make_graph([helper.make_node("Loop", ["m", "c"], [], body=body)], "g", [], []))
+
+
+@pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "beside.data"])
+@pytest.mark.parametrize("place", ["initializer", "constant", "initializer of a body", "constant of a body"])
+def test_a_graph_that_points_to_another_file_is_refused(tmp_path: Path, place: str, location: str) -> None:
+    (tmp_path / "beside.data").write_bytes(24 * b"x")
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(pointing(elsewhere(location), place).SerializeToString())
+    with pytest.raises(harness.HarnessError, match=f"keeps tensor 'w' in another file \\('{location}'\\)"):
+        graph.read(path)
+
+
+def test_a_graph_of_one_file_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(tiny_graph().SerializeToString())
+    assert graph.read(path) == tiny_graph()
+
+
 def test_filling_in_a_parameter_the_graph_lacks_names_it() -> None:
     with pytest.raises(harness.HarnessError, match="has no parameter 'u'; it has: w"):
         graph.fill(tiny_graph(), {"u": np.zeros((2, 3))})
@@ -310,6 +352,23 @@ def test_on_the_host_what_is_prepared_is_what_onnx_runtime_takes() -> None:
     prepared = open_echo(HostSession).prepare(harness.Inputs(x))
     assert list(prepared) == ["x", "h_0", "c_0"]
     assert prepared["x"] is x
+
+
+def test_the_threads_of_a_session_use_no_processor_time_between_calls() -> None:
+    """By default they spin on after a call and steal a core from whatever is timed next."""
+    info, float32 = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    product = onnx.helper.make_node("MatMul", ["x", "x"], ["y"])
+    square = onnx.helper.make_graph([product], "g", [info("x", float32, (512, 512))], [info("y", float32, (512, 512))])
+    opsets = [onnx.helper.make_opsetid("", 18)]
+    model = onnx.helper.make_model(square, opset_imports=opsets, ir_version=10)
+    session = graph.load(model, 2, ["CPUExecutionProvider"])
+    used = []
+    for _ in range(5):
+        session.run(["y"], {"x": np.ones((512, 512), np.float32)})
+        before = process_time()
+        threading.Event().wait(0.02)
+        used.append((process_time() - before) / 0.02)
+    assert max(used) < 0.2  # of a core, as the harness asks of every idle worker
 
 
 @pytest.mark.slow

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from harness import Architecture, HarnessError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnx
     import onnxruntime  # type: ignore[import-untyped]
 
@@ -62,6 +64,44 @@ def fill(graph: onnx.ModelProto, parameters: Mapping[str, FloatArray]) -> None:
             raise HarnessError(f"parameter '{name}' is {tuple(tensor.dims)} in the exported graph, not {value.shape}")
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value, dtype), tensor.name))
+
+
+def read(path: Path) -> onnx.ModelProto:
+    """Read an exported graph. It is one file: tensors that lie in other files are refused, wherever those are.
+
+    Raises:
+        HarnessError: a tensor lies in another file.
+    """
+    import onnx
+    from onnx.external_data_helper import uses_external_data
+
+    graph = onnx.load(path, load_external_data=False)
+    outside = next((tensor for tensor in tensors(graph) if uses_external_data(tensor)), None)
+    if outside is not None:
+        entries = {entry.key: entry.value for entry in outside.external_data}
+        raise HarnessError(
+            f"'{path}' keeps tensor {outside.name!r} in another file ({entries.get('location')!r}), which is not read; "
+            "remove it, so that it is exported again"
+        )
+    return graph
+
+
+def tensors(graph: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor: the values of the graph and of the bodies in it, and the attributes of nodes."""
+    yield from _values(graph.graph)
+    for node in nodes(graph):
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for body in (attribute.g, *attribute.graphs):
+                yield from _values(body)
+
+
+def _values(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
 
 
 def nodes(graph: onnx.ModelProto) -> Iterator[onnx.NodeProto]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import harness
-from harness_onnx.graph import fill, load, parameter_shapes
+from harness_onnx.graph import fill, load, parameter_shapes, read
 
 if TYPE_CHECKING:
     import onnx
@@ -115,13 +115,11 @@ def load_graph(model: harness.Model, options: harness.SessionOptions) -> onnx.Mo
     Raises:
         harness.Unsupported, harness.HarnessError: as `OnnxRuntime.open`. The text names a log, which stays there.
     """
-    import onnx
-
     if options.cache_dir is not None:
         options.cache_dir.mkdir(parents=True, exist_ok=True)
-        return onnx.load(exported(model, options, options.cache_dir))
+        return read(exported(model, options, options.cache_dir))
     folder = Path(tempfile.mkdtemp(prefix="harness-onnx-"))
-    graph = onnx.load(exported(model, options, folder))
+    graph = read(exported(model, options, folder))
     shutil.rmtree(folder)  # not after an error: the log is in it
     return graph
 
