@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.metadata
-from collections.abc import Iterable, Set
-from dataclasses import dataclass
+import math
+import os
+import re
+from collections.abc import Collection, Iterable, Mapping, Set
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint
+from itertools import islice
 from typing import Any, get_args
 
 import pluggy
 
 from harness import hookspecs
-from harness.contract import Architecture, HarnessError, Model, Recipe, Runtime, Task, TaskKind, one_line
+from harness.contract import (
+    MOST_NAME,
+    NAME,
+    Architecture,
+    HarnessError,
+    LayerSize,
+    Model,
+    Recipe,
+    Runtime,
+    Task,
+    TaskKind,
+    Trainable,
+    one_line,
+    printable,
+)
 
 KINDS = ("model", "runtime", "task")
+PLUGINS_VARIABLE = "HARNESS_PLUGINS"
+MOST_ENTRIES = 1000  # of one plugin; a hook may be a generator that never ends
+LARGEST = 2**31 - 1  # sizes that any array library can count with
+OPTIMIZERS = ("adam", "sgd")
 
 
 @dataclass(frozen=True)
@@ -60,16 +84,11 @@ class Catalog:
         if found:
             owners = " and ".join(f"'{entry.plugin.distribution}'" for entry in found)
             raise HarnessError(f"{kind} '{name}' is provided by both {owners}; uninstall one")
-        near = difflib.get_close_matches(name.lower(), self.names(kind), n=3)
-        hint = (
-            f"; did you mean {' or '.join(repr(n) for n in near)}?"
-            if near
-            else f"; there are: {', '.join(self.names(kind)) or 'none'}"
-        )
+        hint = _hint(name, self.names(kind))
         broken = [plugin for plugin in self.plugins if plugin.failure]
         if broken:
             hint += "; failed to load: " + ", ".join(f"'{p.name}' ({p.failure})" for p in broken)
-        raise HarnessError(f"no {kind} is called '{name}'{hint}")
+        raise HarnessError(f"no {kind} is called '{printable(name)}'; {hint}")
 
     def model(self, name: str) -> Model:
         """The model of that name; raises HarnessError as `entry` does."""
@@ -87,63 +106,195 @@ class Catalog:
         return value
 
 
-def discover(entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> Catalog:
-    """Load every installed plugin, one by one; a plugin that fails is kept with its reason and harms no other."""
-    if entry_points is None:
-        entry_points = importlib.metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP)
-    plugins: list[Plugin] = []
-    entries: list[Entry] = []
-    for point in sorted(set(entry_points), key=lambda p: (p.name, p.value)):
-        plugin, given = _load(point)
-        plugins.append(plugin)
-        entries.extend(given)
-    return Catalog(tuple(plugins), tuple(entries))
+def discover(only: Collection[str] | None = None) -> Catalog:
+    """Load the installed plugins into this process, one by one; one that fails is kept with its reason and harms no
+    other, unless it ends the process.
+
+    Args:
+        only: the names of those to load; no other is imported. None stands for the names in the environment variable
+            `HARNESS_PLUGINS`, with commas between, of which any may be missing here; without it for all.
+
+    Raises:
+        HarnessError: no plugin has one of the names in `only`.
+    """
+    installed = installed_plugins()
+    if only is not None:
+        check_names(only, [plugin.name for plugin, _ in installed])
+    chosen = chosen_names(only)
+    loaded = [load_plugin(plugin, point) for plugin, point in installed if chosen is None or plugin.name in chosen]
+    return Catalog(tuple(plugin for plugin, _ in loaded), tuple(entry for _, given in loaded for entry in given))
 
 
-def _load(point: importlib.metadata.EntryPoint) -> tuple[Plugin, list[Entry]]:
-    metadata = point.dist.metadata.json if point.dist else {}
-    distribution = str(metadata.get("name", point.value))
-    version = str(metadata.get("version", "unknown"))
-    plugin = Plugin(point.name, distribution, version)
+def chosen_names(only: Collection[str] | None) -> frozenset[str] | None:
+    """These names, or else those in `HARNESS_PLUGINS`; None if all plugins are meant."""
+    if only is not None:
+        return frozenset(only)
+    named = os.environ.get(PLUGINS_VARIABLE, "").split(",")
+    return frozenset(name.strip() for name in named if name.strip()) or None
+
+
+def check_names(only: Iterable[str], installed: Collection[str]) -> None:
+    """Refuse the name of a plugin that is not installed.
+
+    Raises:
+        HarnessError: naming near names, or all there are.
+    """
+    for name in only:
+        if name not in installed:
+            raise HarnessError(
+                f"no plugin is called '{printable(name)}'; {_hint(name, list(dict.fromkeys(installed)))}"
+            )
+
+
+def installed_plugins() -> list[tuple[Plugin, EntryPoint]]:
+    """Every installed plugin and its entry point, by name, from their metadata alone: none is imported."""
+    try:
+        found = list(importlib.metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP))
+    except Exception:  # one package's unreadable metadata must not hide all others
+        found = []
+        for distribution in importlib.metadata.distributions():
+            with contextlib.suppress(Exception):
+                found += distribution.entry_points.select(group=hookspecs.ENTRY_POINT_GROUP)
+    points = sorted(set(found), key=lambda point: (point.name, point.value))
+    return [(_identity(point), point) for point in points]
+
+
+def _identity(point: EntryPoint) -> Plugin:
+    """Whose entry point it is, as far as the metadata can be read."""
+    metadata: Mapping[str, Any] = {}
+    with contextlib.suppress(Exception):  # missing, or not text
+        metadata = point.dist.metadata.json if point.dist else {}
+    owner, version = metadata.get("name") or point.value, metadata.get("version") or "unknown"
+    return Plugin(printable(point.name), printable(owner), printable(version))
+
+
+def load_plugin(plugin: Plugin, point: EntryPoint) -> tuple[Plugin, list[Entry]]:
+    """Import a plugin and ask its hooks; what cannot be used is a `failure` and gives nothing."""
     pm = pluggy.PluginManager("harness")  # one each, so that a plugin is judged alone
     pm.add_hookspecs(hookspecs)
     try:
+        if "," in plugin.name:
+            raise HarnessError("its entry point's name has a comma; plugins are chosen by name, with commas between")
         pm.register(point.load(), name=point.name)
         pm.check_pending()  # a misspelt hook would otherwise stay silent
-        given = [
-            _entry(kind, value, plugin)
-            for kind in KINDS
-            for values in getattr(pm.hook, f"harness_{kind}s")()
-            for value in values
-        ]
+        given: list[Entry] = []
+        for kind in KINDS:
+            for values in getattr(pm.hook, f"harness_{kind}s")():
+                given += [make_entry(kind, value, plugin) for value in islice(values, MOST_ENTRIES + 1)]
+                if len(given) > MOST_ENTRIES:
+                    raise HarnessError(f"it gives more than {MOST_ENTRIES} models, runtimes and tasks")
         if not given:
             raise HarnessError("it gives no model, runtime or task")
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # importing a stranger's module may raise anything
-        return Plugin(point.name, distribution, version, failure=one_line(error)), []
+        return replace(plugin, failure=one_line(error)), []
     return plugin, given
 
 
-def _entry(kind: str, value: Any, plugin: Plugin) -> Entry:
-    expected = {"model": Model, "task": Task}.get(kind)
-    if expected and not isinstance(value, expected):
-        raise HarnessError(f"harness_{kind}s gave a {type(value).__name__}; it must give {expected.__name__} records")
-    if kind == "runtime" and not all(hasattr(value, part) for part in ("name", "frameworks", "description", "open")):
+def make_entry(kind: str, value: Any, plugin: Plugin) -> Entry:
+    """What a plugin gives, checked.
+
+    Raises:
+        HarnessError: it is not what its kind needs; one line that says what is.
+    """
+    {"model": _check_model, "runtime": _check_runtime, "task": _check_task}[kind](value)
+    return Entry(kind, value.name, value, plugin)
+
+
+def computes_nothing(architecture: Architecture) -> bool:
+    """Whether an architecture has no weights at all; one whose shapes cannot be told will fail parity and say why."""
+    try:
+        return len(architecture.weight_shapes(LayerSize(1, 1))) == 0
+    except Exception:  # a stranger's code
+        return False
+
+
+def _check_model(model: Any) -> None:
+    _check_type(model, Model)
+    _check_name("model name", model.name)
+    who, architecture = f"model '{model.name}'", model.architecture
+    _require(isinstance(architecture, Architecture), who, "architecture must be a harness.Architecture")
+    _check_name(f"{who}: architecture name", architecture.name)
+    _require(type(architecture.directions) is int, who, "architecture's directions must be 1 or 2")
+    _require(architecture.directions in (1, 2), who, "architecture's directions must be 1 or 2")
+    for name in ("weight_shapes", "reference"):
+        _require(callable(getattr(architecture, name)), who, f"architecture's {name} must be callable")
+    names = architecture.state_names
+    _require(isinstance(names, tuple) and bool(names), who, "architecture's state_names must be a tuple of names")
+    for name in names:
+        _check_name(f"{who}: state name", name)
+    _check_name(f"{who}: framework", model.framework)
+    for name in ("build", "to_parameters", "from_parameters"):
+        _require(callable(getattr(model, name)), who, f"{name} must be callable")
+    for name in ("takes_lengths", "yardstick"):
+        _require(isinstance(getattr(model, name), bool), who, f"{name} must be True or False")
+    _require(isinstance(model.description, str), who, "description must be a text")
+
+
+def _check_runtime(runtime: Any) -> None:
+    if not all(hasattr(runtime, part) for part in ("name", "frameworks", "description", "open")):
+        kind = printable(type(runtime).__name__)
+        raise HarnessError(f"harness_runtimes gave a {kind} that lacks name, frameworks, description or open")
+    _check_name("runtime name", runtime.name)
+    who = f"runtime '{runtime.name}'"
+    _require(isinstance(runtime.frameworks, Set), who, "frameworks must be a set of names")
+    for name in runtime.frameworks:
+        _check_name(f"{who}: framework", name)
+    _require(isinstance(runtime.description, str), who, "description must be a text")
+    for name in ("open", *(("open_trainer", "initial_weights") if isinstance(runtime, Trainable) else ())):
+        _require(callable(getattr(runtime, name)), who, f"{name} must be callable")
+
+
+def _check_task(task: Any) -> None:
+    _check_type(task, Task)
+    _check_name("task name", task.name)
+    who, recipe = f"task '{task.name}'", task.recipe
+    _require(task.kind in get_args(TaskKind), who, f"kind must be {' or '.join(get_args(TaskKind))}")
+    for name in ("input_size", "time", "outputs"):
+        _require_whole(getattr(task, name), who, name)
+    _require(callable(task.load), who, "load must be callable")
+    _require(isinstance(task.description, str), who, "description must be a text")
+    _require(isinstance(recipe, Recipe), who, "recipe must be a harness.Recipe")
+    for name in ("hidden_size", "num_layers", "batch_size", "epochs"):
+        _require_whole(getattr(recipe, name), who, f"recipe's {name}")
+    _require(recipe.optimizer in OPTIMIZERS, who, f"recipe's optimizer must be {' or '.join(OPTIMIZERS)}")
+    for name in ("learning_rate", "clip_norm"):
+        value = getattr(recipe, name)
+        is_left_out = value is None and name != "learning_rate"
+        _require(is_left_out or (_is_finite(value) and value > 0), who, f"recipe's {name} must be finite and above 0")
+    bias = recipe.forget_bias
+    _require(bias is None or _is_finite(bias), who, "recipe's forget_bias must be finite")
+
+
+def _check_type(value: Any, expected: type) -> None:
+    if not isinstance(value, expected):
+        kind, hook = printable(type(value).__name__), f"harness_{expected.__name__.lower()}s"
+        raise HarnessError(f"{hook} gave a {kind}; it must give {expected.__name__} records")
+
+
+def _check_name(what: str, name: Any) -> None:
+    if not (isinstance(name, str) and re.fullmatch(NAME, name)):
+        shown = printable(repr(name[:MOST_NAME]) if isinstance(name, str) else name)
         raise HarnessError(
-            f"harness_runtimes gave a {type(value).__name__} that lacks name, frameworks, description or open"
+            f"{what} {shown} must be made of a-z, 0-9, '-', '.' and '_', begin with a letter or digit and have at most "
+            "64 characters"
         )
-    if kind == "model" and not isinstance(value.architecture, Architecture):
-        raise HarnessError(f"model {value.name!r}: its architecture must be a harness.Architecture")
-    if kind == "runtime" and not (
-        isinstance(value.frameworks, Set) and all(isinstance(f, str) for f in value.frameworks)
-    ):
-        raise HarnessError(f"runtime {value.name!r}: its frameworks must be a set of names")
-    if kind == "task" and not isinstance(value.recipe, Recipe):
-        raise HarnessError(f"task {value.name!r}: its recipe must be a harness.Recipe")
-    if kind == "task" and value.kind not in get_args(TaskKind):
-        raise HarnessError(f"task {value.name!r}: its kind must be {' or '.join(get_args(TaskKind))}")
-    name = value.name
-    if not isinstance(name, str) or not name or not set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-._"):
-        raise HarnessError(f"{kind} name {name!r} must be made of a-z, 0-9, '-', '.' and '_'")
-    return Entry(kind, name, value, plugin)
+
+
+def _require_whole(value: Any, who: str, name: str) -> None:
+    _require(type(value) is int and 1 <= value <= LARGEST, who, f"{name} must be a whole number from 1 to {LARGEST}")
+
+
+def _require(is_met: bool, who: str, what: str) -> None:
+    if not is_met:
+        raise HarnessError(f"{who}: its {what}")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _hint(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), names, n=3)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are: {', '.join(names) or 'none'}"

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import signal
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import harness
 from harness.contract import HarnessError, one_line
-
-if TYPE_CHECKING:
-    from harness.catalog import Catalog
-    from harness.plan import Plan
-    from harness.store import Run
-    from harness.suite import Suite
+from harness.journal import StoreError
 
 EXIT_CODES = """\b
 Exit codes:
   0  every row is ok (or unsupported, or skipped for want of something to train it)
-  1  some rows are wrong, failed, crashed or timed out; all others are there
-  2  nothing ran: bad input
+  1  some rows are wrong, failed, crashed, timed out or out of memory; all others are there
+  2  nothing ran: bad input, or no row that could be tried
   70  a bug of the harness itself
-  130  interrupted; finished trials are kept"""
+  74  the results cannot be written any more; finished trials are kept
+  130, 143, 129  ended by Ctrl-C, SIGTERM or SIGHUP; finished trials are kept"""
 MOST_MINUTES = 10_080  # a week
 GATE_EXIT_CODES = """\b
 Exit codes:
@@ -34,19 +33,28 @@ Exit codes:
   2  undecided; the output says how much more measuring would decide. Also bad input."""
 
 
+class Terminated(KeyboardInterrupt):
+    """The command was asked to end by a signal other than Ctrl-C's."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
 class Group(click.Group):
     """Commands whose HarnessError becomes one line and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _ended_by_signals():
+                return super().invoke(ctx)
         except HarnessError as error:
             text = str(error)
             click.echo(f"harness: {text if text.isprintable() else repr(text)[1:-1]}", err=True)
-            ctx.exit(2)
-        except KeyboardInterrupt:
-            click.echo("harness: interrupted", err=True)
-            ctx.exit(130)
+            ctx.exit(74 if isinstance(error, StoreError) else 2)
+        except KeyboardInterrupt as interruption:
+            number = getattr(interruption, "number", signal.SIGINT)
+            click.echo(f"harness: ended by {signal.Signals(number).name}", err=True)
+            ctx.exit(128 + number)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own ends; the last one when the reader of the output went away
         except Exception as error:
@@ -86,8 +94,17 @@ def _interpreters(ctx: click.Context, parameter: click.Parameter, values: tuple[
     return found or None
 
 
+choose_plugins = click.option(
+    "--plugins",
+    callback=_names,
+    envvar="HARNESS_PLUGINS",
+    metavar="A,B",
+    help="Load these plugins and import nothing of any other. [env: HARNESS_PLUGINS]",
+)
+
+
 @main.command(epilog=EXIT_CODES)
-@click.argument("suite", default="quick")
+@click.argument("suite", required=False)
 @click.option("--models", callback=_names, metavar="A,B", help="Models to run; names or patterns such as 'hand-*'.")
 @click.option("--runtimes", callback=_names, metavar="A,B", help="Runtimes to run them on.")
 @click.option("--tasks", callback=_names, metavar="A,B", help="Tasks to run them on.")
@@ -121,38 +138,63 @@ def _interpreters(ctx: click.Context, parameter: click.Parameter, values: tuple[
     envvar="HARNESS_DATA_DIR",
     help="Folder of data sets, a sub-folder each. [env: HARNESS_DATA_DIR]",
 )
+@click.option("--trial-seconds", type=float, help="A worker that takes longer over one step of a trial is ended.")
+@click.option("--worker-memory-gib", type=float, help="So is one that holds more memory, with all it started.")
+@click.option("--worker-output-mib", type=float, help="And one that prints more.")
+@choose_plugins
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for this run; by default a new one in results/.")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Do what is missing in this run.")
+@click.option("--allow-changed", is_flag=True, help="Resume although the environment or the suite has changed.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
-def run(suite: str, data_dir: Path | None, out: Path | None, quiet: bool, **overrides: Any) -> None:
-    """Run SUITE: a built-in one (quick, tutorial, full) or a .toml file."""
-    from harness.catalog import discover
-    from harness.plan import make_plan
-    from harness.suite import override, read_suite
+def run(
+    suite: str | None,
+    data_dir: Path | None,
+    plugins: list[str] | None,
+    out: Path | None,
+    resume: Path | None,
+    allow_changed: bool,
+    quiet: bool,
+    **overrides: Any,
+) -> None:
+    """Run SUITE: a built-in one (quick, tutorial, full) or a .toml file. Without SUITE, quick.
 
-    name, chosen = read_suite(suite)
-    chosen = override(chosen, **overrides)
-    _check_slices(chosen)
-    if overrides["baselines"] and chosen.pythons:
-        raise HarnessError("--baselines: with --python every variant is compared with itself; leave one of them out")
-    catalog = discover()
-    plan = make_plan(chosen, catalog)
-    for baseline in overrides["baselines"] or []:
-        if baseline not in map(str, plan.variants()):
-            names = ", ".join(map(str, plan.variants()))
-            raise HarnessError(f"--baselines: no variant of this run is called '{baseline}'; there are: {names}")
-    _execute(name, plan, catalog, data_dir, out, quiet)
+    With --resume the suite is the run's own; what else is given must not change it.
+    """
+    from harness.running import Resumption, run_suite
+    from harness.suite import override, parse_suite_table, read_suite
+
+    if resume is None:
+        if allow_changed:
+            raise HarnessError("--allow-changed: it goes with --resume RUN")
+        name, chosen = read_suite(suite or "quick")
+        chosen = override(chosen, **overrides)
+        run_suite(name, chosen, overrides["baselines"] or [], plugins, data_dir, out, quiet)
+        return
+    from harness.store import RunFolder
+
+    if out:
+        raise HarnessError("--out: with --resume the run stays in its folder; leave one of them out")
+    folder, past = RunFolder.reopen(resume)
+    with contextlib.closing(folder):
+        chosen = read_suite(suite)[1] if suite else parse_suite_table(past.header["suite"], f"the suite of '{resume}'")
+        plugins = plugins or [plugin["name"] for plugin in past.header["plugins"]]
+        chosen = override(chosen, **overrides)
+        again = Resumption(folder, past, allow_changed)
+        run_suite(past.header["name"], chosen, overrides["baselines"] or [], plugins, data_dir, None, quiet, again)
 
 
 @main.command(name="list")
-def list_() -> None:
+@choose_plugins
+def list_(plugins: list[str] | None) -> None:
     """Show plugins, models, runtimes, tasks and suites, and what failed to load and why.
 
     Exits with 1 if a plugin failed to load.
     """
-    from harness.catalog import KINDS, discover
+    from harness.catalog import KINDS
+    from harness.engine.survey import survey
     from harness.suites import builtin_suites
 
-    catalog = discover()
+    catalog = survey(plugins)
     click.echo("plugins")
     for plugin in catalog.plugins:
         state = f"FAILED: {plugin.failure}" if plugin.failure else "ok"
@@ -178,9 +220,11 @@ def list_() -> None:
 def report(path: Path) -> None:
     """Make the tables and report.md of the run in PATH again, and print the summary."""
     from harness.report import write_report
-    from harness.terminal import print_summary
+    from harness.terminal import print_summary, tell_damage
 
-    print_summary(write_report(path))
+    found = write_report(path)
+    tell_damage(found)
+    print_summary(found)
     click.echo(f"\nReport: {path / 'report.md'}")
 
 
@@ -188,15 +232,19 @@ def report(path: Path) -> None:
 @click.option("--variant", default="torch-lstm@eager", show_default=True, help="What is measured against itself.")
 @click.option("--task", default="digits-rows", show_default=True, help="Whose shape it is measured at.")
 @click.option("--minutes", type=float, default=2.0, show_default=True, help="About how long.")
+@choose_plugins
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for this run; by default a new one in results/.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
-def calibrate(variant: str, task: str, minutes: float, out: Path | None, quiet: bool) -> None:
+def calibrate(
+    variant: str, task: str, minutes: float, plugins: list[str] | None, out: Path | None, quiet: bool
+) -> None:
     """Measure this machine: how often does the interval of identical code exclude 1, and how small a slowdown is found?
 
     The same code is opened six times and compared in three pairs, as `harness run` compares variants of one runtime.
     """
-    from harness.catalog import discover
+    from harness.engine.survey import survey
     from harness.plan import make_plan
+    from harness.running import execute_plan
     from harness.suite import Suite, override
     from harness.tables import calibration, records
     from harness.terminal import calibration_lines
@@ -209,11 +257,11 @@ def calibrate(variant: str, task: str, minutes: float, out: Path | None, quiet: 
     sampling = {"scenarios": ["single-stream"], "slices": 5, "max_slices": 1000, "twins": 5}
     sampling |= {"precision": 1e-9, "budget_seconds": 60 * minutes, "calls": 20}
     suite = override(Suite(), models=[model], runtimes=[runtime], tasks=[task], seeds=0, **sampling)
-    catalog = discover()
+    catalog = survey(plugins)
     plan = make_plan(suite, catalog)
     if not plan.of("calibration"):
         raise HarnessError(f"--variant {variant}: it computes nothing, so it says nothing of what is timed")
-    finished = _execute("calibrate", plan, catalog, None, out, quiet)
+    finished = execute_plan("calibrate", plan, catalog, None, out, quiet)
     for row in records(calibration(finished)):
         for line in calibration_lines(row):
             click.echo(line)
@@ -234,8 +282,12 @@ def compare(base: Path, new: Path, allow_different: bool, out: Path | None) -> N
     from harness.compare import load_side
     from harness.compare_report import comparison_lines, comparison_markdown
     from harness.store import write_atomically
+    from harness.terminal import tell_damage
 
-    found = compare_runs(load_side(base), load_side(new), allow_different)
+    sides = load_side(base), load_side(new)
+    for side in sides:
+        tell_damage(side)
+    found = compare_runs(*sides, allow_different)
     for line in comparison_lines(found):
         click.echo(line)
     if out:
@@ -260,10 +312,13 @@ def gate(base: Path, new: Path | None, max_slowdown: str, allow_different: bool)
     from harness.compare import gate as gate_rows
     from harness.compare import interleaved, load_side, parse_percent
     from harness.compare_report import gate_lines
+    from harness.terminal import tell_damage
 
     allowed = parse_percent(max_slowdown)
-    side = load_side(base)
-    found = compare_runs(side, load_side(new), allow_different) if new else interleaved(side)
+    sides = [load_side(path) for path in (base, new) if path]
+    for side in sides:
+        tell_damage(side)
+    found = compare_runs(sides[0], sides[1], allow_different) if new else interleaved(sides[0])
     result = gate_rows(found, allowed)
     for line in gate_lines(result, found):
         click.echo(line)
@@ -274,79 +329,36 @@ def gate(base: Path, new: Path | None, max_slowdown: str, allow_different: bool)
 @click.argument("name")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--dtype", default="float32", show_default=True)
-def check(name: str, device: str, dtype: str) -> None:
+@choose_plugins
+def check(name: str, device: str, dtype: str, plugins: list[str] | None) -> None:
     """Check the parity of NAME: a variant (hand-lstm@eager), a model, or a runtime; one and two layers.
 
     Exits with 1 unless every answer is ok or unsupported.
     """
-    from harness.catalog import discover
     from harness.engine.run import check_parity
+    from harness.engine.survey import survey
 
     worst = 0
-    for variant, layers, outcome in check_parity(discover(), name, device, dtype):
+    for variant, layers, outcome in check_parity(survey(plugins), name, device, dtype):
         click.echo(f"{outcome.status:<12} {variant!s:<28} {layers}  {outcome.reason}".rstrip())
         worst = max(worst, 0 if outcome.status in ("ok", "unsupported") else 1)
     sys.exit(worst)
 
 
-def _execute(name: str, plan: Plan, catalog: Catalog, data_dir: Path | None, out: Path | None, quiet: bool) -> Run:
-    """Run a plan into a folder, write its report and print it; exits with 1 if a row is bad."""
-    from harness.engine.run import execute, preflight
-    from harness.report import write_report
-    from harness.store import GOOD_STATUSES, RunFolder
-    from harness.terminal import Progress, print_summary
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end what is inside as Ctrl-C does."""
 
-    for plugin in catalog.plugins:
-        if plugin.failure:
-            click.echo(f"harness: plugin '{plugin.name}' failed to load and is left out: {plugin.failure}", err=True)
-    pythons = preflight(plan, catalog, data_dir)
-    folder = RunFolder(_run_path(out, name), _header(name, plan, catalog) | {"pythons": pythons})
-    progress = Progress(quiet)
+    def end(number: int, frame: Any) -> None:
+        raise Terminated(number)
+
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     try:
-        with progress:
-            execute(plan, catalog, folder, data_dir, progress)
-    except KeyboardInterrupt:
-        kept = write_report(folder.path).trials
-        click.echo(
-            f"harness: {kept['status'].ne('skipped').sum()} of {len(kept)} trials are kept in {folder.path}", err=True
-        )
-        raise
+        before = {number: signal.signal(number, end) for number in numbers}
+    except ValueError:  # not the main thread: whoever runs us there handles signals
+        before = {}
+    try:
+        yield
     finally:
-        folder.close()
-    finished = write_report(folder.path)
-    print_summary(finished)
-    click.echo(f"\nReport: {folder.path / 'report.md'}")
-    if not set(finished.trials["status"]) <= GOOD_STATUSES:
-        sys.exit(1)
-    return finished
-
-
-def _check_slices(suite: Suite) -> None:
-    least, most = suite.latency.slices, suite.latency.max_slices
-    if most is not None and most < least:
-        raise HarnessError(
-            f"{least} slices at least and {most} at most: raise max_slices (--max-slices) or lower slices"
-        )
-
-
-def _run_path(out: Path | None, name: str) -> Path:
-    from datetime import UTC, datetime
-
-    return out or Path("results") / f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-
-
-def _header(name: str, plan: Plan, catalog: Catalog) -> dict[str, Any]:
-    """What `run.json` says: everything known before the first trial."""
-    from harness.environment import environment
-
-    owners = {(entry.kind, entry.name): entry.plugin for entry in catalog.entries}
-    distributions = [plugin.distribution for plugin in catalog.plugins if not plugin.failure]
-    return {
-        "name": name,
-        "suite": plan.suite.model_dump(),
-        "baselines": {architecture: str(variant) for architecture, variant in plan.baselines.items()},
-        "floors": list(plan.floors),
-        "plugins": [vars(plugin) for plugin in catalog.plugins],
-        "environment": environment(distributions, ["harness", *sys.argv[1:]]),
-        "trials": [trial.row(owners["model", trial.variant.model]) for trial in plan.trials],
-    }
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from statistics import NormalDist, fmean
 from typing import Any
@@ -322,7 +322,7 @@ def load_side(path: str | Path) -> Run:
     frame[numbers] = values
     trial = dict.fromkeys((field.name for field in fields(Point)), None) | {"variant": path.stem, "trial": path.stem}
     trial |= {"kind": "latency", "status": OK, "reason": ""}
-    tables: dict[str, Any] = {field.name: pd.DataFrame() for field in fields(Run)}
+    tables: dict[str, Any] = {field.name: pd.DataFrame() for field in fields(Run) if field.default is MISSING}
     tables |= {"path": path, "header": {"name": path.stem, "environment": {}, "baselines": {}}}
     tables |= {"trials": pd.DataFrame([trial]), "samples": frame.assign(trial=path.stem)[SAMPLE_COLUMNS]}
     return Run(**tables)

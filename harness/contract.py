@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     IntArray = NDArray[np.integer[Any]]
 
 TaskKind = Literal["classification", "regression"]
+NAME = r"[a-z0-9][a-z0-9._-]{0,63}"  # of a model, say: safe in a path, a table, a pattern and a shell
+MOST_NAME = 200  # characters that are shown of a stranger's name
+MOST_REASON = 1000  # and of a reason
 
 
 class HarnessError(Exception):
@@ -35,13 +38,27 @@ class DataError(HarnessError):
     """A data set is missing or damaged. The text names the file, what was expected and where to put it."""
 
 
-def one_line(error: BaseException) -> str:
-    """What an exception says, on one line, even if it cannot say it; a HarnessError needs no type before it."""
+def printable(value: object, most: int = MOST_NAME) -> str:
+    """Anything's text on one line of at most so many characters that move no cursor and turn no line around.
+
+    White space becomes single spaces, what cannot be printed becomes an escape (`\\x1b`), and an ellipsis stands for
+    what is left out. The time it takes does not grow with the text.
+    """
     try:
-        text = " ".join(str(error).split())
-    except Exception:  # a stranger's __str__ may raise as well
-        text = "(its message cannot be shown)"
-    return text if isinstance(error, HarnessError) else f"{type(error).__name__}: {text or 'no message'}"
+        text = str(value)
+        start = text[: 4 * most]  # white space folds, so a little more than will be shown
+        folded = " ".join(start.split())
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in folded)
+        return shown if len(shown) <= most and len(start) == len(text) else shown[: most - 1] + "…"
+    except BaseException:  # a stranger's __str__ may raise anything
+        return "(its text cannot be shown)"
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one bounded line, even if it cannot say it; a HarnessError needs no type before it."""
+    text = printable(error, MOST_REASON)
+    kind = "" if isinstance(error, HarnessError) else f"{type(error).__name__}: "
+    return printable(f"{kind}{text or 'no message'}", MOST_REASON)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -18,6 +19,9 @@ from urllib.request import url2pathname
 
 import psutil
 
+from harness.contract import printable
+
+MOST_URL_CHARACTERS = 100_000
 CPU_FOLDER = Path("/sys/devices/system/cpu")
 
 
@@ -56,10 +60,9 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
     """The versions of these distributions, of the harness, and of what they directly require."""
     names = {"rnn-harness", *distributions}
     for name in list(names):
-        try:
+        requirements: list[str] = []
+        with contextlib.suppress(Exception):  # not installed, or its metadata cannot be read
             requirements = importlib.metadata.requires(name) or []
-        except importlib.metadata.PackageNotFoundError:
-            continue
         names |= {
             re.split(r"[^A-Za-z0-9._-]", requirement)[0]
             for requirement in requirements
@@ -67,10 +70,8 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
         }
     found: dict[str, str] = {}
     for name in sorted(names):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        with contextlib.suppress(Exception):
+            found[name] = printable(importlib.metadata.version(name) or "unknown")
     return found
 
 
@@ -108,12 +109,13 @@ def commit(distribution: str = "rnn-harness") -> str | None:
     folder = Path(__file__).resolve().parent.parent if distribution == "rnn-harness" else None
     places = [folder] if folder else []
     try:
-        url = json.loads(importlib.metadata.distribution(distribution).read_text("direct_url.json") or "{}")
+        text = importlib.metadata.distribution(distribution).read_text("direct_url.json") or "{}"
+        url = json.loads(text[:MOST_URL_CHARACTERS])
         folder = Path(url2pathname(urlparse(url["url"]).path))
         places = [folder, *folder.parents]  # a plugin may be a part of a checkout
-    except (importlib.metadata.PackageNotFoundError, KeyError, ValueError):
-        pass  # installed from an index, or not at all
-    if not any((place / ".git").exists() for place in places):
+    except (importlib.metadata.PackageNotFoundError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        pass  # installed from an index, or not at all, or it cannot be told
+    if not any(os.path.exists(place / ".git") for place in places):
         return None
     found = _run(["git", "-C", str(folder), "rev-parse", "HEAD"])
     changed = _run(["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"])

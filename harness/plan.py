@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from harness.catalog import Catalog, Plugin
+from harness.catalog import Catalog, Plugin, computes_nothing
 from harness.contract import Architecture, HarnessError, LayerSize, Model, Runtime, Task, Trainable
 from harness.suite import Suite, override
 
@@ -64,13 +64,20 @@ class Trial:
         """What names the trial's session among those open in a worker; scenarios of a variant share one."""
         return f"{self.variant}#{self.twin}" if self.twin else str(self.variant)
 
-    def row(self, plugin: Plugin) -> dict[str, Any]:
-        """The trial as a row of the trials table, before its status is known; `plugin` gave its model."""
+    def row(self, owners: Mapping[tuple[str, str], Plugin]) -> dict[str, Any]:
+        """The trial as a row of the trials table, before its status is known.
+
+        Args:
+            owners: the plugins that give its model, its runtime and, if it has one, its task, by kind and name.
+        """
         row = asdict(self) | asdict(self.size)
         row |= {"trial": self.id, "variant": str(self.variant), "model": self.variant.model}
         row |= {"runtime": self.variant.runtime, "python": self.variant.python or None}
         row |= {"trained_by": str(self.trained_by) if self.trained_by else None}
-        row |= {"distribution": plugin.distribution, "distribution_version": plugin.version}
+        names = {"": ("model", self.variant.model), "runtime_": ("runtime", self.variant.runtime)}
+        for prefix, name in {**names, "task_": ("task", self.task)}.items():
+            row[f"{prefix}distribution"] = owners[name].distribution
+            row[f"{prefix}distribution_version"] = owners[name].version
         del row["id"], row["size"]
         return row
 
@@ -129,7 +136,7 @@ def make_plan(suite: Suite, catalog: Catalog) -> Plan:
     if len(suite.pythons) > 1 and suite.baselines:
         raise HarnessError("baselines: variants in several interpreters are compared with themselves in the first")
     baselines = {name: _baseline(name, suite, variants, yardsticks.get(name)) for name in architectures}
-    floors = tuple(dict.fromkeys(m.architecture.name for m, _ in pairs if _computes_nothing(m.architecture)))
+    floors = tuple(dict.fromkeys(m.architecture.name for m, _ in pairs if computes_nothing(m.architecture)))
     trials = _with_twins(_with_baselines(trials, baselines, suite), floors, suite.latency.twins)
     numbered = tuple(replace(trial, id=f"{number:04d}-{trial.kind}") for number, trial in enumerate(trials, start=1))
     return Plan(suite, numbered, tuple(task.name for task in tasks), baselines, floors, yardsticks)
@@ -213,7 +220,7 @@ def _trials(suite: Suite, catalog: Catalog, task: Task, model: Model, runtime: R
     if trainer:
         trainer = replace(trainer, python=python)
     trials = [base]
-    if not _computes_nothing(model.architecture):
+    if not computes_nothing(model.architecture):
         trials += [
             replace(base, kind="accuracy", seed=seed, trained_by=trainer, batch=task.recipe.batch_size)
             for seed in range(suite.seeds)
@@ -303,14 +310,6 @@ def _baseline(
     own = [variant for name, variant in variants if name == architecture]
     wanted = [*suite.baselines, str(yardstick)]
     return next((variant for name in wanted for variant in own if str(variant) == name), own[0])
-
-
-def _computes_nothing(architecture: Architecture) -> bool:
-    """Whether an architecture has no weights at all; one whose shapes cannot be told will fail parity and say why."""
-    try:
-        return not architecture.weight_shapes(LayerSize(1, 1))
-    except Exception:  # a stranger's code
-        return False
 
 
 def _check_architectures(models: list[Model]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.contract import HarnessError
+from harness.contract import HarnessError, printable
 from harness.stats import samples_needed
 from harness.store import Run, load, write_atomically
 from harness.tables import PERCENTILES, records
@@ -37,6 +37,9 @@ NONE = "–"
 DISAGREEMENT = 1.25
 DISTURBED = 0.1  # of a row's samples; and the shares of a core's time that others took
 BUSY_OTHERS = 0.2
+LONGEST_TEXT = 10_000  # characters of one; a cell that lists trials is long
+UNSEEN = r"\s\x00-\x1f\x7f-\xa0\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"  # spreadsheets skip it
+FORMULA = re.compile(rf"[{UNSEEN}]*[=+\-@＝＋－＠]|[\t\r\n]")
 
 
 def write_report(path: str | Path) -> Run:
@@ -86,7 +89,7 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
     lines = [f"# {inline(run.header['name'])}", ""]
     for _, rows in summary.groupby(SETTING, sort=False):
         task, device, *_ = rows.iloc[0][SETTING]
-        lines += [f"## {inline(task)} on {inline(device)}", "", f"{setting(rows, latency)}.", ""]
+        lines += [f"## {inline(task)} on {inline(device)}", "", f"{inline(setting(rows, latency))}.", ""]
         shown = display_table(rows, intervals=True)
         lines += markdown_table(REPORT_COLUMNS, [[row[column] for column in REPORT_COLUMNS] for row in shown])
         own = latency[latency["variant"].isin(rows["variant"]) & (latency["task"] == task)]
@@ -256,7 +259,7 @@ def percentage(share: float) -> str:
 
 
 def _legend(run: Run, rows: pd.DataFrame) -> list[str]:
-    baselines = ", ".join(f"`{name}`" for name in dict.fromkeys(rows.loc[~rows["is_floor"], "baseline"].dropna()))
+    baselines = ", ".join(map(_code, dict.fromkeys(rows.loc[~rows["is_floor"], "baseline"].dropna())))
     lines = [f"Baseline of each architecture: {baselines or NONE}."]
     scored = records(rows[rows["metric"].notna()])
     if scored:
@@ -264,7 +267,7 @@ def _legend(run: Run, rows: pd.DataFrame) -> list[str]:
         scale, unit, note = (100, " %", "") if best["metric"] == "accuracy" else (1, "", ", lower is better")
         seeds = f"{best['seeds']} seed{'s' if best['seeds'] > 1 else ''}"
         lines.append(
-            f"Score: {best['metric']}{note}, mean over {seeds}; "
+            f"Score: {inline(best['metric'])}{note}, mean over {seeds}; "
             f"always answering the same scores {scale * best['trivial_score']:.3g}{unit}."
         )
     lines.append("Intervals hold within this run; another run, and another machine, may differ by more.")
@@ -272,8 +275,8 @@ def _legend(run: Run, rows: pd.DataFrame) -> list[str]:
     for row in records(floor):
         compute, whole = row["single_stream_latency_s"], row["single_stream_end_to_end_s"]
         lines.append(
-            f"A model that does nothing (`{row['variant']}`) takes {seconds(compute)}, end to end {seconds(whole)}: "
-            "the harness's own overhead, included in every row and never subtracted."
+            f"A model that does nothing ({_code(row['variant'])}) takes {seconds(compute)}, end to end "
+            f"{seconds(whole)}: the harness's own overhead, included in every row and never subtracted."
         )
     return lines
 
@@ -354,7 +357,7 @@ def _disagreement(latency: pd.DataFrame) -> list[str]:
     ]
     ranges = [f"{seconds(row['process_low_s'])} to {seconds(row['process_high_s'])}" for row in records(wide)]
     items = [
-        f"- {inline(row['variant'])}, {row['scenario']}: {text}"
+        f"- {inline(row['variant'])}, {inline(row['scenario'])}: {text}"
         for row, text in zip(records(wide), ranges, strict=True)
     ]
     text = "Processes disagree by more than 25 %, so one number cannot stand for them; their medians range:"
@@ -437,16 +440,24 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list
 
 
 def inline(value: Any) -> str:
-    """Text that stays text: it cannot end a Markdown cell or line, nor begin markup or HTML."""
-    text = " ".join(str(value).split())
+    """Text that stays text: it cannot end a Markdown cell or line, nor begin markup, HTML or a link."""
+    text = printable(value, LONGEST_TEXT)
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]!~|])", r"\\\1", text)
+    text = re.sub(r"([\\`*_\[\]!~|$])", r"\\\1", text)
+    text = re.sub(r"^([-+=#])(?=[-+=#\s]|$)", r"\\\1", text)  # at the start of a line: a heading, a list or a rule
+    text = re.sub(r"^(\d{1,9})(?=[.)](?:\s|$))", r"\1\\", text)
+    return re.sub(r"(?i)(www)\.", r"\1&#46;", text.replace("://", ":&#47;&#47;"))  # no link of GitHub's own making
+
+
+def _code(name: str) -> str:
+    """A name in Markdown's type for code."""
+    return f"`{printable(name).replace('`', chr(39))}`"
 
 
 def _inert(table: pd.DataFrame) -> pd.DataFrame:
     """A copy in which no text can start a formula when a spreadsheet opens the CSV (OWASP, "CSV Injection")."""
 
     def quote(value: Any) -> Any:
-        return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+        return f"'{value}" if isinstance(value, str) and FORMULA.match(value) else value
 
     return table.map(quote)

@@ -1,14 +1,17 @@
-"""The store: a run's folder, its append-only journal, and the tables derived from it.
+"""The store: a run's folder, and the tables derived from it.
 
-A folder holds `run.json` (environment, suite, plugins), `journal.jsonl` (one record a finished trial or process),
-`samples/` (raw samples, one CSV a latency trial), `weights/` (trained weights and their test predictions), `cache/`
-(what runtimes keep for the run, such as exported graphs), `logs/` (what workers printed), and what is derived and can
-be made again at any time: `tables/` and `report.md`.
+A folder holds `run.json` (environment, suite, plugins, plan), `journal.jsonl` (one record a finished trial, training or
+process), `samples/` (raw samples, one CSV a process that timed), `weights/` (trained weights and their test
+predictions), `cache/` (what runtimes keep for the run, such as exported graphs), `logs/` (what workers printed), and
+what is derived and can be made again at any time: `tables/` and `report.md`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import hashlib
+import io
 import json
 import math
 import os
@@ -16,32 +19,37 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Self
 
 import pandas as pd
 
 from harness.contract import HarnessError, one_line
+from harness.journal import Contents, Journal, StoreError, read_journal, read_json, sync_folder
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 JOURNAL = "journal.jsonl"
 RUN_FILE = "run.json"
+FOLDERS = ("samples", "weights", "logs", "cache")
+MAX_RUN_FILE_BYTES = 256 * 1024 * 1024
 STATUSES = {
     "ok": "finished; its numbers stand",
     "wrong": "parity failed: it does not compute what its architecture says, so its latency is withheld; "
     "for a training step, its gradients are wrong",
     "unsupported": "the runtime says it cannot do this, with its reason",
-    "failed": "an exception, with its type, message and place",
+    "failed": "an exception, with its type, message and last frames; or more output than `worker_output_mib`",
     "crashed": "the worker process died, with the signal or exit code",
     "timed-out": "took longer than `trial_seconds`",
+    "out-of-memory": "held more memory than `worker_memory_gib`, or could get no more",
     "skipped": "not tried, because something it needs is missing, with what",
 }
 GOOD_STATUSES = frozenset({"ok", "unsupported", "skipped"})
 
 TRIAL_COLUMNS = [
-    *("trial", "kind", "variant", "model", "runtime", "python", "distribution", "distribution_version"),
-    *("architecture", "task"),
+    *("trial", "kind", "variant", "model", "runtime", "python", "architecture", "task"),
+    *("distribution", "distribution_version", "runtime_distribution", "runtime_distribution_version"),
+    *("task_distribution", "task_distribution_version"),
     *("input_size", "hidden_size", "num_layers", "device", "dtype", "threads", "seed", "trained_by", "scenario"),
-    *("batch", "time", "baseline", "twin", "status", "reason"),
+    *("batch", "time", "baseline", "twin", "status", "reason", "log"),
 ]
 PARITY_COLUMNS = [
     *("trial", "process", "moment", "case", "part", "rmse", "yardstick_rmse", "reference_rms", "max_abs_error"),
@@ -62,47 +70,107 @@ PROCESS_COLUMNS = [
     *("page_faults_major", "page_faults_minor", "gc_collections", "frequency_mhz", "governor", "temperature_c"),
 ]
 NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in ("task", "runtime", "python", "governor")]
+FLOAT_COLUMNS = {
+    "parity": ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"],
+    "gradients": ["error", "allowed", "expected"],
+    "scores": ["score", "trivial_score", "trainer_score"],
+    "curves": ["epoch", "training_loss", "score"],
+    "instances": [],
+}
+WHOLE_COLUMNS = {"scores": ["agreeing_rows"], "instances": ["slice", "process", "instance", "warmup_calls"]}
+SAMPLE_TYPES = dict.fromkeys(SAMPLE_COLUMNS, "int64") | {
+    **dict.fromkeys(["trial", "boundary"], "str"),
+    **dict.fromkeys(["start_s", "elapsed_s"], "float64"),
+    "disturbed": "Int64",
+}
+LARGEST_WHOLE = 2**53  # up to here a float can count
 
 
 class RunFolder:
-    """A run's folder, open for writing."""
+    """A run's folder, open for writing; while it is, no other process can open it."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         """Create the folder and write `run.json`.
 
         Raises:
-            HarnessError: the folder exists and is not empty, or cannot be written.
+            HarnessError: the folder exists and is not empty, another run has just made it, or it cannot be written.
         """
         self.path = path
+        text = json.dumps({"schema_version": SCHEMA_VERSION, **header}, indent=2) + "\n"
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
                 raise HarnessError(f"'{path}' exists and is not empty; choose another --out or remove it")
-            for name in ("samples", "weights", "logs", "cache"):
+            self._journal = Journal.create(path / JOURNAL)
+            for name in FOLDERS:
                 (path / name).mkdir()
-            write_atomically(path / RUN_FILE, json.dumps({"schema_version": SCHEMA_VERSION, **header}, indent=2) + "\n")
-            self._journal: IO[bytes] = (path / JOURNAL).open("xb")
+            write_atomically(path / RUN_FILE, text)
         except OSError as error:
             raise HarnessError(f"'{path}' cannot be written: {error.strerror}; choose another --out") from error
+        self.append({"run": {"sha256": hashlib.sha256(text.encode()).hexdigest()}})
+
+    @classmethod
+    def reopen(cls, path: Path) -> tuple[Self, Run]:
+        """Open a run to go on with it, and what it holds so far.
+
+        Raises:
+            HarnessError: it is not a run, another process is writing it, or it cannot be read or written.
+        """
+        header = _read_header(path)
+        folder = cls.__new__(cls)
+        folder.path = path
+        folder._journal, contents = Journal.reopen(path / JOURNAL)
+        try:
+            for name in FOLDERS:  # a copy of a run may lack what was empty
+                (path / name).mkdir(exist_ok=True)
+            return folder, _derive(path, header, contents)
+        except OSError as error:
+            folder.close()
+            raise HarnessError(f"'{path}' cannot be written: {error.strerror}") from error
+        except BaseException:
+            folder.close()
+            raise
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add the record of a finished trial or process; it is on the disk when this returns."""
-        line = json.dumps(_json_safe(record), allow_nan=False, separators=(",", ":"))
-        self._journal.write(line.encode() + b"\n")
-        self._journal.flush()
-        os.fsync(self._journal.fileno())
+        """Add a record to the journal; it is on the disk when this returns.
 
-    def write_samples(self, trial: str, rows: Iterable[Sequence[Any]]) -> None:
-        """Keep a latency trial's raw samples; call before `append`. Rows are `SAMPLE_COLUMNS` without the first."""
-        temporary = self.path / "samples" / f".{trial}.csv"
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(SAMPLE_COLUMNS[1:])
+        Raises:
+            StoreError: it cannot be written; what was there before is kept.
+        """
+        self._journal.append(record)
+
+    def append_process(
+        self,
+        process: Mapping[str, Any],
+        timed: Sequence[Mapping[str, Any]] = (),
+        samples: Iterable[Sequence[Any]] = (),
+    ) -> None:
+        """Keep what a process timed: its samples in a file, and then its record.
+
+        Args:
+            process: its row of the processes table.
+            timed: of each trial it timed: `trial`, and its rows of the instances, parity and gradients tables.
+            samples: rows of `SAMPLE_COLUMNS`; none make no file.
+
+        Raises:
+            StoreError: it cannot be written; what was there before is kept.
+        """
+        record: dict[str, Any] = {"process": dict(process), "timed": list(timed)}
+        rows = list(samples)
+        if rows:
+            text = io.StringIO(newline="")
+            writer = csv.writer(text, lineterminator="\r\n")
+            writer.writerow(SAMPLE_COLUMNS)
             writer.writerows(rows)
-        temporary.replace(self.path / "samples" / f"{trial}.csv")
+            try:
+                write_atomically(self.path / _samples_file(process["process"]), text.getvalue())
+            except OSError as error:
+                raise StoreError(f"'{self.path}' cannot be written: {error.strerror}") from error
+            record["samples_sha256"] = hashlib.sha256(text.getvalue().encode()).hexdigest()
+        self.append(record)
 
     def close(self) -> None:
-        """Close the journal."""
+        """Close the journal and give up its lock."""
         self._journal.close()
 
 
@@ -121,6 +189,10 @@ class Run:
         samples: one row per timed call.
         instances: one row per session that was timed: how it warmed up.
         processes: one row per worker process that timed: what happened on the machine meanwhile.
+        trainings: the records of trainings that are no trial's own but serve other variants.
+        resumptions: one record per time the run was resumed: when, and what had changed.
+        damage: what of the folder cannot be read, one sentence each; everything else is there.
+        missing: the planned trials that have no record, because the run ended before they did.
     """
 
     path: Path
@@ -133,6 +205,10 @@ class Run:
     samples: pd.DataFrame
     instances: pd.DataFrame
     processes: pd.DataFrame
+    trainings: tuple[dict[str, Any], ...] = ()
+    resumptions: tuple[dict[str, Any], ...] = ()
+    damage: tuple[str, ...] = ()
+    missing: frozenset[str] = frozenset()
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -163,71 +239,172 @@ class Run:
 
 
 def load(path: str | Path) -> Run:
-    """Read a run's folder.
+    """Read a run's folder. What is damaged is named in `Run.damage`, and the rest is read.
 
     Raises:
-        HarnessError: it is not a run, was written by another schema version, or is damaged (file and line named).
+        HarnessError: it is not a run, `run.json` or the journal cannot be read, or another schema version wrote it.
     """
     folder = Path(path)
-    header = _read_header(folder)
-    planned: dict[str, dict[str, Any]] = {row["trial"]: row for row in header["trials"]}
-    rows: dict[str, list[dict[str, Any]]] = {
-        name: [] for name in ("parity", "gradients", "scores", "curves", "instances")
-    }
-    processes: list[dict[str, Any]] = []
-    trials = {
-        trial: {**row, "status": "skipped", "reason": "the run ended before this trial"}
-        for trial, row in planned.items()
-    }
-    recorded: set[str] = set()
-    for record in _read_journal(folder / JOURNAL):
-        if "process" in record:
-            processes.append(record["process"])
-            continue
-        trial = record["trial"]
-        if trial not in trials:
-            raise HarnessError(
-                f"'{folder / JOURNAL}' has a trial '{trial}' that was never planned; the folder is damaged"
-            )
-        if trial in recorded:
-            raise HarnessError(f"'{folder / JOURNAL}' records trial '{trial}' twice; the folder is damaged")
-        recorded.add(trial)
-        trials[trial] |= {"status": record["status"], "reason": record.get("reason", "")}
-        for name, table in rows.items():
-            table.extend({"trial": trial, **row} for row in record.get(name, []))
+    return _derive(folder, _read_header(folder), read_journal(folder / JOURNAL))
+
+
+def _derive(folder: Path, described: tuple[dict[str, Any], str], contents: Contents) -> Run:
+    header, digest = described
+    records = _Records(folder, {row["trial"]: row for row in header["trials"]})
+    for damage in contents.damage:
+        records.note(str(damage))
+    if contents.half_written:
+        records.damage.append(
+            f"the last record was cut off while it was written; its {contents.half_written} bytes are dropped"
+        )
+    for number, byte, record in contents.records:
+        try:
+            records.take(record)
+        except (HarnessError, ValueError, TypeError, KeyError, OverflowError) as error:
+            records.note(f"record {number}, byte {byte}: {one_line(error)}")
+    if records.run_digest not in (None, digest):
+        records.damage.append(f"'{folder / RUN_FILE}' is not what it was when the run began: its checksum differs")
+    rows = records.rows
     return Run(
         folder,
         header,
-        pd.DataFrame(list(trials.values()), columns=TRIAL_COLUMNS).astype(
+        pd.DataFrame(records.trial_rows(), columns=TRIAL_COLUMNS).astype(
             {"seed": "Int64", "batch": "Int64", "time": "Int64"}
         ),
-        _numbers(rows["parity"], PARITY_COLUMNS, ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"]).fillna(
+        _numbers(rows["parity"], PARITY_COLUMNS, FLOAT_COLUMNS["parity"]).fillna(
             {"rmse": math.inf, "max_abs_error": math.inf}  # JSON has no infinity
         ),
-        _numbers(rows["gradients"], GRADIENT_COLUMNS, ["error", "allowed", "expected"]).fillna({"error": math.inf}),
-        _numbers(rows["scores"], SCORE_COLUMNS, ["score", "trivial_score", "trainer_score"]).astype(
-            {"agreeing_rows": "Int64"}
-        ),
-        _numbers(rows["curves"], CURVE_COLUMNS, ["epoch", "training_loss", "score"]),
-        _read_samples(folder, trials),
+        _numbers(rows["gradients"], GRADIENT_COLUMNS, FLOAT_COLUMNS["gradients"]).fillna({"error": math.inf}),
+        _numbers(rows["scores"], SCORE_COLUMNS, FLOAT_COLUMNS["scores"]).astype({"agreeing_rows": "Int64"}),
+        _numbers(rows["curves"], CURVE_COLUMNS, FLOAT_COLUMNS["curves"]),
+        _read_samples(records),
         pd.DataFrame(rows["instances"], columns=INSTANCE_COLUMNS),
-        _numbers(processes, PROCESS_COLUMNS, NUMERIC_PROCESS_COLUMNS),
+        _numbers(records.processes, PROCESS_COLUMNS, NUMERIC_PROCESS_COLUMNS),
+        tuple(records.trainings),
+        tuple(records.resumptions),
+        tuple(records.damage),
+        frozenset(records.planned.keys() - records.ends.keys()),
     )
+
+
+class _Records:
+    """What the journal's records say, sorted into tables.
+
+    A record that is not what the harness writes raises HarnessError or what Python says, and leaves nothing behind.
+    """
+
+    def __init__(self, folder: Path, planned: Mapping[str, Mapping[str, Any]]) -> None:
+        self.folder = folder
+        self.planned = planned
+        self.ends: dict[str, dict[str, Any]] = {}
+        self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in FLOAT_COLUMNS}
+        self.processes: list[dict[str, Any]] = []
+        self.samples: dict[int, str] = {}  # checksums by process
+        self.trainings: list[dict[str, Any]] = []
+        self.resumptions: list[dict[str, Any]] = []
+        self.run_digest: str | None = None
+        self.damage: list[str] = []
+        self._lost = 0
+
+    def note(self, damage: str) -> None:
+        """A record that cannot be read."""
+        self._lost += 1
+        self.damage.append(f"'{self.folder / JOURNAL}', {damage}")
+
+    def take(self, record: Mapping[str, Any]) -> None:
+        """Sort one record in."""
+        if "process" in record:
+            self._take_process(record)
+        elif "trial" in record:
+            self._take_trial(record)
+        elif "run" in record:
+            self.run_digest = str(record["run"]["sha256"])
+        elif "training" in record:
+            self.trainings.append(dict(record["training"]))
+        elif "resumed" in record:
+            self.resumptions.append(dict(record["resumed"]))
+        else:
+            raise HarnessError("it is no record of a trial, training, process or resumption")
+
+    def trial_rows(self) -> list[dict[str, Any]]:
+        """Every planned trial with how it ended."""
+        missing = {"status": "skipped", "reason": "the run ended before this trial", "log": None}
+        if self._lost:
+            missing["reason"] = f"it has no record, and {self._lost} of the journal's cannot be read"
+        return [{**row, **self.ends.get(trial, missing)} for trial, row in self.planned.items()]
+
+    def _take_trial(self, record: Mapping[str, Any]) -> None:
+        trial, status = self._planned(record["trial"]), record["status"]
+        if status not in STATUSES:
+            raise HarnessError(f"trial '{trial}' has no status the harness knows")
+        if trial in self.ends:
+            raise HarnessError(f"trial '{trial}' was recorded before")
+        rows = _rows(trial, record)
+        self.ends[trial] = {"status": status, "reason": str(record.get("reason", "")), "log": record.get("log")}
+        self._keep(rows)
+
+    def _take_process(self, record: Mapping[str, Any]) -> None:
+        process = dict(record["process"])
+        _check_numbers(process, NUMERIC_PROCESS_COLUMNS, ["slice", "process"])
+        timed = [_rows(self._planned(own["trial"]), own) for own in record.get("timed", [])]
+        if "samples_sha256" in record:
+            self.samples[int(process["process"])] = str(record["samples_sha256"])
+        self.processes.append(process)
+        for rows in timed:
+            self._keep(rows)
+
+    def _keep(self, rows: Mapping[str, list[dict[str, Any]]]) -> None:
+        for name, table in rows.items():
+            self.rows[name] += table
+
+    def _planned(self, trial: Any) -> str:
+        if trial not in self.planned:
+            raise HarnessError(f"trial '{trial}' was never planned")
+        return str(trial)
+
+
+def _rows(trial: str, record: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """What a record says of a trial, by table."""
+    rows = {name: [{**row, "trial": trial} for row in record.get(name, [])] for name in FLOAT_COLUMNS}
+    for name, table in rows.items():
+        for row in table:
+            _check_numbers(row, FLOAT_COLUMNS[name], WHOLE_COLUMNS.get(name, []))
+    return rows
+
+
+def _check_numbers(row: Mapping[str, Any], floats: Sequence[str], wholes: Sequence[str]) -> None:
+    for name in floats:
+        if not isinstance(value := row.get(name), int | float | None) or not math.isfinite(value or 0):
+            raise HarnessError(f"its {name} is no number")
+    for name in wholes:
+        if not isinstance(value := row.get(name), int | None) or abs(value or 0) > LARGEST_WHOLE:
+            raise HarnessError(f"its {name} is no whole number")
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _read_header(folder: Path) -> dict[str, Any]:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        header: dict[str, Any] = json.loads((folder / RUN_FILE).read_bytes())
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
+def _read_header(folder: Path) -> tuple[dict[str, Any], str]:
+    """`run.json` and its checksum."""
+    try:
+        with (folder / RUN_FILE).open("rb") as file:
+            text = file.read(MAX_RUN_FILE_BYTES + 1)
+        if len(text) > MAX_RUN_FILE_BYTES:
+            raise ValueError(f"it has more than {MAX_RUN_FILE_BYTES} bytes")
+        header: dict[str, Any] = read_json(text)
     except OSError as error:
         raise HarnessError(f"'{folder}' is not a run: {RUN_FILE} cannot be read ({error.strerror})") from error
     except ValueError as error:
@@ -242,77 +419,53 @@ def _read_header(folder: Path) -> dict[str, Any]:
         key for key in ("name", "baselines", "floors", "plugins", "environment", "trials") if key not in header
     ]:
         raise HarnessError(f"'{folder / RUN_FILE}' is damaged: it lacks {', '.join(missing)}")
-    return header
-
-
-def _read_journal(path: Path) -> Iterable[dict[str, Any]]:
     try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise HarnessError(f"'{path}' cannot be read: {error.strerror}") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line:
-                record = json.loads(line)
-                if isinstance(record, dict) and "process" in record:
-                    _check_process(record["process"])
-                elif not isinstance(record, dict) or not {"trial", "status"} <= record.keys():
-                    raise ValueError("it is not a trial's record")
-                yield record
-        except ValueError as error:
-            if number == len(lines):
-                return  # the run was cut off while it wrote this record
-            raise HarnessError(f"'{path}', line {number} is damaged: {error}") from error
+        for row in header["trials"]:
+            if not isinstance(row["trial"], str):
+                raise HarnessError("one has no name")
+            _check_numbers(row, [], ["seed", "batch", "time"])
+    except (HarnessError, TypeError, KeyError, AttributeError) as error:
+        raise HarnessError(f"'{folder / RUN_FILE}' is damaged: its trials: {one_line(error)}") from error
+    return header, hashlib.sha256(text).hexdigest()
 
 
-def _check_process(row: Any) -> None:
-    if not isinstance(row, dict):
-        raise ValueError("it is not a process's record")
-    for name in NUMERIC_PROCESS_COLUMNS:
-        if not isinstance(row.get(name), int | float | None):
-            raise ValueError(f"{name} is no number")
+def _samples_file(process: int) -> Path:
+    return Path("samples", f"{process:04d}.csv")
 
 
-def _read_samples(folder: Path, trials: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def _read_samples(records: _Records) -> pd.DataFrame:
     frames = []
-    for trial in trials:
-        path = folder / "samples" / f"{trial}.csv"
-        if path.is_file():
-            try:
-                frame = pd.read_csv(path)
-            except ValueError as error:  # pandas' parser errors and undecodable bytes
-                raise HarnessError(f"'{path}' is damaged: {one_line(error)}") from error
-            if list(frame.columns) != SAMPLE_COLUMNS[1:]:
-                raise HarnessError(f"'{path}' is damaged: its columns are not {', '.join(SAMPLE_COLUMNS[1:])}")
-            _check_numbers(frame, path)
-            frame.insert(0, "trial", trial)
-            frames.append(frame)
+    for process, digest in records.samples.items():
+        path = records.folder / _samples_file(process)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            records.damage.append(f"'{path}' cannot be read ({error.strerror}); its samples are missing")
+            continue
+        if hashlib.sha256(data).hexdigest() != digest:
+            records.damage.append(f"'{path}' is damaged: its checksum differs; its samples are left out")
+            continue
+        try:
+            frames.append(_parse_samples(data))
+        except (ValueError, TypeError, OverflowError) as error:
+            records.damage.append(f"'{path}' is damaged: {one_line(error)}; its samples are left out")
     if not frames:
         return pd.DataFrame(columns=SAMPLE_COLUMNS)
-    return pd.concat(frames, ignore_index=True).astype({"disturbed": "Int64"})
+    samples = pd.concat(frames, ignore_index=True)
+    order = {trial: place for place, trial in enumerate(records.planned)}
+    places = samples["trial"].map(order)
+    return samples[places.notna()].iloc[places.dropna().argsort(kind="stable")].reset_index(drop=True)
 
 
-def _check_numbers(samples: pd.DataFrame, path: Path) -> None:
-    for name, dtype in samples.dtypes.items():
-        is_whole = name not in ("boundary", "start_s", "elapsed_s", "disturbed")
-        if name != "boundary" and dtype.kind not in ("i" if is_whole else "if"):
-            raise HarnessError(f"'{path}' is damaged: not every {name} is a {'whole ' if is_whole else ''}number")
-    if samples[["start_s", "elapsed_s"]].isna().any(axis=None):
-        raise HarnessError(f"'{path}' is damaged: a time is missing")
-    if not samples["disturbed"].isin([0, 1, math.nan]).all():
-        raise HarnessError(f"'{path}' is damaged: disturbed is 0, 1 or empty")
+def _parse_samples(data: bytes) -> pd.DataFrame:
+    """A samples file's table; what is not one raises ValueError, TypeError or OverflowError."""
+    samples = pd.read_csv(io.BytesIO(data), dtype=SAMPLE_TYPES)
+    if list(samples.columns) != SAMPLE_COLUMNS:
+        raise ValueError(f"its columns are not {', '.join(SAMPLE_COLUMNS)}")
+    if samples[["start_s", "elapsed_s"]].isna().any(axis=None) or not samples["disturbed"].dropna().isin([0, 1]).all():
+        raise ValueError("a time is missing, or disturbed is not 0, 1 or empty")
+    return samples
 
 
 def _numbers(rows: list[dict[str, Any]], columns: list[str], numeric: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(numeric, "float64"))
-
-
-def _json_safe(value: Any) -> Any:
-    """JSON has no infinity: what is not finite is stored as null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _json_safe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_safe(item) for item in value]
-    return value

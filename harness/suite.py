@@ -11,13 +11,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.contract import HarnessError
+from harness.contract import NAME, HarnessError
 from harness.suites import builtin_suites, builtin_text
 
 Scenario = Literal["single-stream", "offline", "training-step"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9*?._-]+$")]  # names are lower case; others get a hint
+Name = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9*?][A-Za-z0-9*?._-]{0,63}$")
+]  # names are lower case; others get a hint
+Interpreter = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]  # a path
 DEFAULT_SUITE = "quick"
 MAX_SUITE_BYTES = 1_000_000
+MOST_DOTS = 100  # of a line; tomllib's memory grows with the square of the parts of a key
 OPTIONS = {"budget_seconds": "budget", "pythons": "python"}  # keys whose option of the command has another name
 
 
@@ -82,7 +86,9 @@ class Suite(Section):
             Where the run has none of them, it is the architecture's yardstick, or else its first variant in the plan.
         layer: overrides of the recipes' sizes.
         latency: how latency is sampled.
-        trial_seconds: a worker that takes longer over one step is ended.
+        trial_seconds: a worker that takes longer over one step of a trial is ended with all it started.
+        worker_memory_gib: so is one that holds more memory, what it started included; in GiB (2**30 bytes).
+        worker_output_mib: and one that prints more than this; in MiB (2**20 bytes).
         pythons: interpreters by name; every variant is measured in each of them, interleaved, and compared with
             itself in the first. Each must have this version of the harness. Left out, there is one.
     """
@@ -95,11 +101,13 @@ class Suite(Section):
     dtype: Literal["float32", "float64"] = "float32"
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     seeds: Annotated[int, Field(ge=0, le=1000)] = 3
-    baselines: list[Annotated[str, Field(pattern=r"^[a-z0-9._-]+@[a-z0-9._-]+$")]] = []
+    baselines: list[Annotated[str, Field(pattern=f"^{NAME}@{NAME}$")]] = []
     layer: Layer = Layer()
     latency: Latency = Latency()
     trial_seconds: Annotated[float, Field(gt=0, le=604_800, strict=False)] = 3600.0
-    pythons: dict[Annotated[str, Field(pattern=r"^[a-z0-9._-]+$")], str] = {}
+    worker_memory_gib: Annotated[float, Field(gt=0, le=65_536, strict=False)] = 8.0
+    worker_output_mib: Annotated[float, Field(gt=0, le=65_536, strict=False)] = 16.0
+    pythons: dict[Annotated[str, Field(pattern=f"^{NAME}$")], Interpreter] = {}
 
 
 def read_suite(name_or_path: str) -> tuple[str, Suite]:
@@ -135,6 +143,8 @@ def parse_suite(text: str, origin: str) -> Suite:
     Raises:
         HarnessError: not TOML, or wrong keys or values. The first is named with its line and what is allowed.
     """
+    if any(line.count(".") > MOST_DOTS and not line.lstrip().startswith("#") for line in text.split("\n")):
+        raise HarnessError(f"{origin} is nested too deeply: a line has more than {MOST_DOTS} dots")
     try:
         return Suite.model_validate(tomllib.loads(text))
     except RecursionError as error:
@@ -146,6 +156,20 @@ def parse_suite(text: str, origin: str) -> Suite:
         raise HarnessError(f"{origin}, {first}{more}") from error
     except ValueError as error:  # tomllib's own, and Python's for numbers of thousands of digits
         raise HarnessError(f"{origin} is not valid TOML: {_printable(str(error))}") from error
+
+
+def parse_suite_table(table: Any, origin: str) -> Suite:
+    """Check a suite that was stored as a table, as `run.json` has it.
+
+    Raises:
+        HarnessError: wrong keys or values; the first is named.
+    """
+    try:
+        return Suite.model_validate(table)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = _printable(".".join(str(part) for part in problem["loc"]))
+        raise HarnessError(f"{origin}: '{key}': {_sentence(problem)}") from error
 
 
 def override(suite: Suite, **changes: Any) -> Suite:

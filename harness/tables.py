@@ -19,7 +19,7 @@ from harness.suite import Latency
 from harness.verdicts import judge
 
 SCENARIOS = ("single-stream", "offline", "training-step")
-STATUS_ORDER = ("wrong", "crashed", "timed-out", "failed", "unsupported", "skipped", "ok")
+STATUS_ORDER = ("wrong", "crashed", "out-of-memory", "timed-out", "failed", "unsupported", "skipped", "ok")
 KEY = ["variant", "task", "device", "dtype", "threads"]
 Of = tuple[str, str]  # trial, boundary
 

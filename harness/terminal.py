@@ -15,6 +15,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
+from harness.contract import MOST_REASON, printable
 from harness.report import COLUMNS, SETTING, display_table, percentage, seconds, setting, visibility
 from harness.store import Run
 from harness.tables import records
@@ -32,11 +33,11 @@ class Progress:
     """
 
     def __init__(self, quiet: bool) -> None:
-        self._console = Console(stderr=True, quiet=quiet)
+        self._console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
         self._bars: Bars | None = None
         self._bar: TaskID | None = None
         if self._console.is_terminal and not quiet:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
             self._bars = Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console)
 
     def __enter__(self) -> Self:
@@ -51,29 +52,29 @@ class Progress:
     def phase(self, title: str, steps: int) -> None:
         """A phase of so many steps begins."""
         if self._bars:
-            self._bar = self._bars.add_task(title, total=steps)
+            self._bar = self._bars.add_task(printable(title), total=steps)
         else:
-            self._say(f"{title}: {steps} steps")
+            self._say(f"{printable(title)}: {steps} steps")
 
     def step(self, what: str) -> None:
         """A step of the current phase is finished."""
         if self._bars and self._bar is not None:
             self._bars.update(self._bar, advance=1)
-            self._bars.console.print(f"  {what}", highlight=False, markup=False)
+            self._bars.console.print(f"  {printable(what, MOST_REASON)}")
         else:
-            self._say(f"  {what}")
+            self._say(f"  {printable(what, MOST_REASON)}")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(text, soft_wrap=True)
 
 
 def print_summary(run: Run) -> None:
     """Print one table a task and device, and what is not ok. Off a terminal a table is 120 columns wide."""
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False, emoji=False)
     latency = run.latency
     for _, rows in run.summary.groupby(SETTING, sort=False):
         task, device, *_ = rows.iloc[0][SETTING]
-        console.print(f"\n{task} on {device}: {setting(rows, latency)}\n")
+        console.print(f"\n{printable(f'{task} on {device}: {setting(rows, latency)}', MOST_REASON)}\n")
         shown = list(COLUMNS)
         table = _table(shown, rows)
         while len(shown) > 1 and Console(width=1000).measure(table).maximum > console.width:
@@ -81,12 +82,18 @@ def print_summary(run: Run) -> None:
             table = _table(shown, rows)
         console.print(table)
         for line in visibility(run, task):
-            console.print(line, markup=False, soft_wrap=True)
+            console.print(printable(line, MOST_REASON), soft_wrap=True)
     console.print(LEGEND, style="dim")
     bad = run.trials[~run.trials["status"].isin(["ok", "skipped"])]
     for trial in records(bad.drop_duplicates(["variant", "task", "status", "reason"])):
         text = f"{trial['variant']} on {trial['task']}: {trial['status']}: {trial['reason']}"
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(printable(text, 2 * MOST_REASON), soft_wrap=True)
+
+
+def tell_damage(run: Run) -> None:
+    """Say on standard error what of a run cannot be read."""
+    for damage in run.damage:
+        Console(stderr=True).print(f"harness: {printable(damage)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def calibration_lines(row: dict[str, Any]) -> list[str]:
@@ -101,7 +108,7 @@ def calibration_lines(row: dict[str, Any]) -> list[str]:
         alarms = "too few slices for a comparison: give it more time"
     return [
         "",
-        f"{row['variant']} on {row['task']}, {row['scenario']}, against itself:",
+        printable(f"{row['variant']} on {row['task']}, {row['scenario']}, against itself:"),
         f"  {alarms}",
         f"  smallest slowdown found with 95 % power, by how long each is measured: {', '.join(found)}",
     ]
@@ -112,5 +119,5 @@ def _table(columns: Sequence[str], rows: pd.DataFrame) -> Table:
     for column in columns:
         table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
     for row in display_table(rows, intervals=False):
-        table.add_row(*(Text(row[column]) for column in columns))
+        table.add_row(*(Text(printable(row[column])) for column in columns))
     return table

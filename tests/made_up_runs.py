@@ -58,10 +58,11 @@ def trial_row(name: str, kind: str, variant: str, **changes: Any) -> dict[str, A
     """A planned trial, as `run.json` holds it."""
     model, _, rest = variant.partition("@")
     runtime, _, python = rest.removesuffix("]").partition("[")
-    row = dict.fromkeys(TRIAL_COLUMNS[:-2]) | {"trial": name, "kind": kind, "variant": variant, "model": model}
+    row = dict.fromkeys(TRIAL_COLUMNS[:-3]) | {"trial": name, "kind": kind, "variant": variant, "model": model}
     row |= {"runtime": runtime, "python": python or None, "task": "t", "architecture": "lstm", "input_size": 3}
     row |= {"hidden_size": 6, "num_layers": 1, "device": "cpu", "dtype": "float32", "threads": 1, "twin": 0}
-    row |= {"distribution": "rnn-sound", "distribution_version": "1"}
+    for part in ("", "runtime_", "task_"):
+        row |= {f"{part}distribution": "rnn-sound", f"{part}distribution_version": "1"}
     if kind in ("latency", "calibration"):
         row |= {"scenario": "single-stream", "batch": 1, "time": 5, "baseline": "a@r"}
     return row | changes
@@ -84,6 +85,23 @@ def samples(
                 elapsed = (1 + turn) * seconds * (1000 if call == 0 else 1)
                 marked = "" if disturbed is None else int(0 < call <= disturbed)
                 yield [*key, boundary, 0, turn, call, f"{1.7e9 + call:.6f}", elapsed, marked]
+
+
+def write_processes(
+    folder: RunFolder, samples: Mapping[str, Iterable[Sequence[Any]]], processes: Iterable[Mapping[str, Any]] = ()
+) -> None:
+    """Keep samples, by trial and without it, as an engine does: one record and one file a process.
+
+    Of a process that is not described nothing is known but its number and its slice.
+    """
+    rows: dict[int, list[list[Any]]] = {}
+    for trial, calls in samples.items():
+        for call in calls:
+            rows.setdefault(call[1], []).append([trial, *call])
+    for process in processes:
+        folder.append_process(process, samples=rows.pop(process.get("process", -1), []))
+    for number, calls in rows.items():
+        folder.append_process({"slice": calls[0][1], "process": number}, samples=calls)
 
 
 def write_run(
@@ -119,10 +137,7 @@ def write_run(
             add("calibration", timed, medians, **timed.row, twin=number)
     facts = {"name": path.name, "suite": {"latency": dict(latency or {})}, "baselines": {"lstm": "a@r"}, "floors": []}
     folder = RunFolder(path, {**facts, "plugins": [], "environment": dict(environment), "trials": trials, **header})
-    for name, calls in rows.items():
-        folder.write_samples(name, calls)
-    for process in processes:
-        folder.append({"process": process})
+    write_processes(folder, rows, processes)
     for end in ends:
         folder.append(end)
     folder.close()

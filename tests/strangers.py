@@ -32,19 +32,23 @@ if TYPE_CHECKING:
 
 HIDE_THE_OTHERS = """
 import importlib.metadata
-original = importlib.metadata.entry_points
-def entry_points(**wanted):
-    if wanted.get("group") != "harness":
-        return original(**wanted)
-    return [
-        point
-        for distribution in importlib.metadata.distributions(path=[{folder!r}])
-        for point in distribution.entry_points
-        if point.group == "harness"
-    ]
-importlib.metadata.entry_points = entry_points
+original = importlib.metadata.distributions
+class WithoutPlugins:
+    def __init__(self, distribution):
+        self.distribution = distribution
+    def __getattr__(self, name):
+        return getattr(self.distribution, name)
+    @property
+    def entry_points(self):
+        points = self.distribution.entry_points
+        return importlib.metadata.EntryPoints(point for point in points if point.group != "harness")
+def distributions(**wanted):
+    for found in original(**wanted):
+        yield found if str(found.locate_file("")) == {folder!r} else WithoutPlugins(found)
+importlib.metadata.distributions = distributions
 """
 
+DISTRIBUTIONS = importlib.metadata.distributions
 PLAIN = """
 import harness
 from strangers import TINY, PlainRuntime, plain_model
@@ -103,8 +107,9 @@ class World:
         text = HIDE_THE_OTHERS.format(folder=str(folder))
         (folder / "sitecustomize.py").write_text(text, encoding="utf-8")
         names: dict[str, Any] = {}
-        exec(text.replace("importlib.metadata.entry_points = entry_points", ""), names)
-        monkeypatch.setattr(importlib.metadata, "entry_points", names["entry_points"])
+        exec(text.replace("importlib.metadata.distributions = distributions", ""), names)
+        names["original"] = DISTRIBUTIONS  # and not those of a world around this one
+        monkeypatch.setattr(importlib.metadata, "distributions", names["distributions"])
         monkeypatch.syspath_prepend(str(folder))
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(Path(__file__).parent)]))
         monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
-from strangers import QUICK, World
+from strangers import QUICK, TINY, World, plain_model
 
-from harness import HarnessError
+from harness import LSTM, HarnessError
+from harness.catalog import Catalog, Plugin, discover, make_entry
 from harness.cli import main
+from harness.contract import printable
 
 HOOK = (
     "import harness\nfrom strangers import TINY, PlainRuntime, plain_model\n@harness.hookimpl\ndef harness_{}s():\n    "
 )
 
+PLUGIN = Plugin("own", "own-package", "1.0")
 BROKEN = {
     "import error": ("import no_such_module_anywhere", "no_such_module_anywhere"),
     "syntax error": ("def (:", "SyntaxError"),
@@ -58,6 +63,42 @@ BROKEN = {
     "misspelt hook": ("import harness\n@harness.hookimpl\ndef harness_modells(): return []", "harness_modells"),
     "gives nothing": ("", "it gives no model, runtime or task"),
     "gives empty lists": (HOOK.format("model") + "return []", "it gives no model, runtime or task"),
+    "a generator that never ends": (
+        HOOK.format("model") + "while True:\n        yield plain_model()",
+        "more than 1000 models",
+    ),
+    "a description that is no text": (HOOK.format("model") + "return [plain_model(description=3)]", "description"),
+    "a door that cannot be called": (HOOK.format("model") + "return [plain_model(to_parameters=3)]", "to_parameters"),
+    "lengths that are neither true nor false": (
+        HOOK.format("model") + "return [plain_model(takes_lengths=1)]",
+        "model 'plain-lstm': its takes_lengths must be True or False",
+    ),
+    "a framework with a line of its own": (
+        HOOK.format("model") + "return [harness.Model('m', harness.LSTM, 'a\\nb', dict)]",
+        "model 'm': framework 'a\\nb' must be made of a-z",
+    ),
+    "a layer that cannot be built": (
+        HOOK.format("model") + "return [harness.Model('m', harness.LSTM, 'plain', None)]",
+        "model 'm': its build must be callable",
+    ),
+    "a runtime whose trainer cannot be opened": (
+        HOOK.format("runtime") + "class Odd(PlainRuntime): open_trainer = 3\n    return [Odd()]",
+        "runtime 'plain': its open_trainer must be callable",
+    ),
+    "a runtime for a framework with a space": (
+        HOOK.format("runtime") + "return [PlainRuntime('r', frozenset({'my own'}))]",
+        "runtime 'r': framework 'my own' must be made of a-z",
+    ),
+    "a task that cannot be loaded": (
+        HOOK.format("task") + "return [harness.Task('t', 'regression', 1, 1, 1, 'data.csv')]",
+        "task 't': its load must be callable",
+    ),
+    "name of dots": (HOOK.format("model") + "return [plain_model('..')]", "'..'"),
+    "name that is an option": (HOOK.format("model") + "return [plain_model('-x')]", "'-x'"),
+    "name of a line and its end": (HOOK.format("model") + "return [plain_model('a\\n')]", "'a\\n'"),
+    "name in other letters": (HOOK.format("model") + "return [plain_model('ä')]", "'ä'"),
+    "name of 65 letters": (HOOK.format("model") + "return [plain_model('a' * 65)]", "at most 64 characters"),
+    "name of ten megabytes": (HOOK.format("model") + "return [plain_model('a' * 10_000_000)]", "'aaaaaaa"),
     "name with a path": (HOOK.format("model") + "return [plain_model('../x')]", "'../x'"),
     "name with a formula": (HOOK.format("model") + "return [plain_model('=cmd()')]", "'=cmd()'"),
     "name with a new line": (HOOK.format("model") + "return [plain_model('a\\nb')]", "'a\\nb'"),
@@ -98,6 +139,149 @@ def test_a_broken_plugin_is_kept_with_its_reason_and_harms_no_other(world: World
     assert "\n" not in broken.failure
     assert sound.failure is None
     assert [entry.name for entry in catalog.entries] == ["plain-lstm", "plain", "tiny"]
+
+
+@pytest.mark.parametrize("number", [0, -1, True, 1.0, "1", None, 2**31])
+def test_sizes_are_whole_numbers_above_nothing_that_arrays_can_have(number: Any) -> None:
+    for name in ("input_size", "time", "outputs"):
+        with pytest.raises(HarnessError, match=f"task 'tiny': its {name} must be a whole number from 1 to 2147483647"):
+            make_entry("task", replace(TINY, **{name: number}), PLUGIN)
+    for name in ("hidden_size", "num_layers", "batch_size", "epochs"):
+        recipe = replace(TINY.recipe, **{name: number})
+        with pytest.raises(HarnessError, match=f"task 'tiny': its recipe's {name} must be a whole number from 1"):
+            make_entry("task", replace(TINY, recipe=recipe), PLUGIN)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), True, "1"])
+def test_a_recipes_numbers_are_finite(number: Any) -> None:
+    for name in ("learning_rate", "clip_norm", "forget_bias"):
+        recipe = replace(TINY.recipe, **{name: number})
+        with pytest.raises(HarnessError, match=f"task 'tiny': its recipe's {name} must be finite"):
+            make_entry("task", replace(TINY, recipe=recipe), PLUGIN)
+
+
+@pytest.mark.parametrize(("name", "number"), [("learning_rate", 0), ("learning_rate", None), ("clip_norm", -1.0)])
+def test_a_recipes_step_goes_somewhere(name: str, number: Any) -> None:
+    task = replace(TINY, recipe=replace(TINY.recipe, **{name: number}))
+    with pytest.raises(HarnessError, match=f"task 'tiny': its recipe's {name} must be finite and above 0"):
+        make_entry("task", task, PLUGIN)
+
+
+def test_a_recipe_may_leave_out_what_it_need_not_have_and_count_in_whole_numbers() -> None:
+    recipe = replace(TINY.recipe, learning_rate=1, clip_norm=None, forget_bias=-1)
+    task = replace(TINY, recipe=recipe, input_size=1, time=2**31 - 1)
+    assert make_entry("task", task, PLUGIN).value is task
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"name": "../x"}, "architecture name '../x' must be made of"),
+        ({"directions": 3}, "its architecture's directions must be 1 or 2"),
+        ({"directions": True}, "its architecture's directions must be 1 or 2"),
+        ({"weight_shapes": {}}, "its architecture's weight_shapes must be callable"),
+        ({"reference": None}, "its architecture's reference must be callable"),
+        ({"state_names": ()}, "its architecture's state_names must be a tuple of names"),
+        ({"state_names": "hc"}, "its architecture's state_names must be a tuple of names"),
+        ({"state_names": ("h", "<b>")}, "state name '<b>' must be made of"),
+    ],
+)
+def test_an_architecture_is_looked_at_too(change: dict[str, Any], said: str) -> None:
+    model = replace(plain_model("m"), architecture=replace(LSTM, **change))
+    with pytest.raises(HarnessError) as raised:
+        make_entry("model", model, PLUGIN)
+    assert str(raised.value).startswith("model 'm': ")
+    assert said in str(raised.value)
+
+
+def test_an_optimizer_is_one_that_there_is() -> None:
+    recipe = replace(TINY.recipe, optimizer=cast(Any, "adagrad"))
+    with pytest.raises(HarnessError, match="task 'tiny': its recipe's optimizer must be adam or sgd"):
+        make_entry("task", replace(TINY, recipe=recipe), PLUGIN)
+
+
+class TestChoosing:
+    def test_the_chosen_plugins_alone_are_imported(self, world: World) -> None:
+        world.add_plain("plain")
+        world.add("sick", "raise KeyboardInterrupt")
+        assert [plugin.name for plugin in discover(["plain"]).plugins] == ["plain"]
+        assert discover([]) == Catalog((), ())
+
+    def test_the_environment_chooses_and_may_name_what_is_not_here(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.add_plain("plain")
+        world.add("sick", "raise KeyboardInterrupt")
+        monkeypatch.setenv("HARNESS_PLUGINS", "elsewhere, plain")
+        assert [plugin.name for plugin in discover().plugins] == ["plain"]
+
+    def test_an_empty_choice_of_the_environment_is_none(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        world.add_plain("plain")
+        monkeypatch.setenv("HARNESS_PLUGINS", " ,")
+        assert [plugin.name for plugin in discover().plugins] == ["plain"]
+
+    @pytest.mark.parametrize(("wanted", "hint"), [("plan", "did you mean 'plain'?"), ("zzz", "there are: plain, sick")])
+    def test_an_unknown_plugin_is_told_of_before_anything_is_imported(
+        self, world: World, wanted: str, hint: str
+    ) -> None:
+        world.add_plain("plain")
+        world.add("sick", "raise KeyboardInterrupt")
+        with pytest.raises(HarnessError) as raised:
+            discover(["sick", wanted])
+        assert str(raised.value) == f"no plugin is called '{wanted}'; {hint}"
+
+
+SOUND = HOOK.format("model") + "return [plain_model()]"
+
+
+def point(world: World, name: str) -> None:
+    """An entry point of that name, in a package whose metadata is as odd."""
+    world.add("sound", SOUND)
+    info = world.folder / "stranger_sound-1.0.dist-info"
+    (info / "entry_points.txt").write_text(f"[harness]\n{name} = stranger_sound\n", encoding="utf-8")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {name}\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "name", ["a|b", "<script>", "@cmd()", "../../x", "\x1b[2Jred", "\u202eabc", "a b", "x" * 10**7]
+)
+def test_odd_names_of_plugins_and_packages_are_shown_on_one_short_line(world: World, name: str) -> None:
+    point(world, name)
+    (plugin,) = world.catalog().plugins
+    assert plugin.failure is None
+    assert plugin.name == plugin.version == printable(name)
+    for text in (plugin.name, plugin.distribution, plugin.version):
+        assert text.isprintable()
+        assert len(text) <= 200
+    assert discover([plugin.name]).plugins == (plugin,)
+
+
+def test_a_plugin_whose_name_has_a_comma_cannot_be_chosen_and_is_not_loaded(world: World) -> None:
+    point(world, "one,two")
+    (plugin,) = world.catalog().plugins
+    assert plugin.failure == "its entry point's name has a comma; plugins are chosen by name, with commas between"
+
+
+@pytest.mark.parametrize("metadata", [None, b"", b"\xff\xfe\xff", b"Name:\nVersion:\n", b"Name: " + b"a" * 10**7])
+def test_metadata_that_cannot_be_read_breaks_nothing(world: World, metadata: bytes | None) -> None:
+    world.add("sound", SOUND)
+    file = world.folder / "stranger_sound-1.0.dist-info" / "METADATA"
+    file.unlink()
+    if metadata is not None:
+        file.write_bytes(metadata)
+    (plugin,) = world.catalog().plugins
+    assert plugin.failure is None
+    assert plugin.distribution[:1] in ("s", "a")
+    assert len(plugin.distribution) <= 200
+
+
+@pytest.mark.parametrize("text", [b"[harness]\nno equals sign", b"\xff\xfe", b"[harness]\nx = not a module!"])
+def test_entry_points_that_cannot_be_read_hide_no_other(world: World, text: bytes) -> None:
+    world.add_plain("plain")
+    info = world.folder / "odd-1.0.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_bytes(text)
+    assert [plugin.name for plugin in world.catalog().plugins if not plugin.failure] == ["plain"]
 
 
 def test_a_broken_plugin_gives_nothing_even_where_part_of_it_is_sound(world: World) -> None:

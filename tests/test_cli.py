@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from click.testing import CliRunner, Result
-from made_up_runs import ENVIRONMENT, HALF, Timed, five, process_row, samples, write_run
+from made_up_runs import ENVIRONMENT, HALF, Timed, five, process_row, samples, write_processes, write_run
 from strangers import QUICK, World
 
 from harness.cli import EXIT_CODES, GATE_EXIT_CODES, main
+from harness.journal import read_journal
 from harness.store import SAMPLE_COLUMNS, RunFolder, load
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def build(**size): raise RuntimeError("never built")
 
 @harness.hookimpl
 def harness_models():
-    idle = Architecture("idle", 1, lambda size: {}, None)
+    idle = Architecture("idle", 1, lambda size: {}, build)
     return [Model("idle", idle, "plain", build)]
 """
 PARITY_ONLY = "seeds = 0\n[latency]\nscenarios = []\n"
@@ -421,13 +422,15 @@ def test_a_calibration_with_enough_slices_says_how_often_the_same_was_called_dif
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def execute(plan: Plan, catalog: Catalog, folder: RunFolder, *_: object) -> None:
+        calls = {}
         for trial in plan.trials:
             if trial.kind != "parity":
                 level = 0.00101 if trial.twin == 1 else 0.001
-                folder.write_samples(trial.id, samples(five(level, 0.001 * trial.twin)))
+                calls[trial.id] = samples(five(level, 0.001 * trial.twin))
             folder.append({"trial": trial.id, "status": "ok"})
+        write_processes(folder, calls)
 
-    monkeypatch.setattr("harness.engine.run.execute", execute)
+    monkeypatch.setattr("harness.running.execute", execute)
     result = harness(*CALIBRATE, "--quiet")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[-3:-1] == [
@@ -437,7 +440,7 @@ def test_a_calibration_with_enough_slices_says_how_often_the_same_was_called_dif
     assert ": 0.35 % in 5.03 s, " in result.stdout.splitlines()[-1]  # the first calls of turns cost time too
 
 
-@pytest.mark.parametrize(("model", "code"), [("forgetful", 1), ("sleepy", 0)])
+@pytest.mark.parametrize(("model", "code"), [("forgetful", 1), ("sleepy", 2)])
 def test_what_is_wrong_or_unsupported_is_not_calibrated(world: World, model: str, code: int) -> None:
     result = harness("calibrate", "--variant", f"{model}@plain", "--task", "tiny", "--minutes", "0.0001")
     assert result.exit_code == code
@@ -552,7 +555,7 @@ def test_two_files_of_samples_are_compared_and_gated(runs: Path) -> None:
         (["gate", "old.csv", "--max-slowdown=3%"], "old.csv is one file of samples: give a second one"),
         (["compare", "base", "alien"], "no latency row is in both runs"),
         (["compare", "base", "broken"], "'broken/run.json' is damaged: "),
-        (["gate", "base", "ancient", "--max-slowdown=3%"], "'ancient' has schema version 1; this harness reads 2"),
+        (["gate", "base", "ancient", "--max-slowdown=3%"], "'ancient' has schema version 1; this harness reads 3"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(runs: Path, arguments: list[str], said: str) -> None:
@@ -680,7 +683,7 @@ def test_an_interruption_ends_with_130_and_keeps_what_was_finished(
     monkeypatch.setattr(Scoring, "score_all", interrupt)
     result = harness("run", suite(QUICK), "--models", "plain-lstm", "--out", "out")
     assert result.exit_code == 130
-    assert result.stderr.splitlines()[-1] == "harness: interrupted"
+    assert result.stderr.splitlines()[-1] == "harness: ended by SIGINT"
     text = Path("out/tables/trials.csv").read_text(encoding="utf-8")
     assert text.count(",ok,") == 1
     assert text.count("the run ended before this trial") == 6
@@ -744,10 +747,10 @@ def test_a_real_interruption_ends_the_workers_and_keeps_what_was_finished_and_no
             left.kill()
         process.communicate()
     assert process.returncode == 130
-    assert stderr.splitlines()[-1] == "harness: interrupted"
+    assert stderr.splitlines()[-1] == "harness: ended by SIGINT"
     assert "Traceback" not in stderr
     planned = {trial["trial"]: trial for trial in json.loads(Path("out/run.json").read_text("utf-8"))["trials"]}
-    journal = [json.loads(line) for line in Path("out/journal.jsonl").read_text("utf-8").splitlines()]
+    journal = [record for _, _, record in read_journal(Path("out/journal.jsonl")).records if "trial" in record]
     ended = {(planned[r["trial"]]["model"], planned[r["trial"]]["seed"]): r["status"] for r in journal}
     assert ended.pop(("plain-lstm", None)) == "ok"  # parity
     assert ended.pop(("forgetful", None)) == "wrong"

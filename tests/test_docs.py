@@ -22,6 +22,8 @@ from click.testing import CliRunner
 import harness
 from harness import cli, hookspecs, store, suite, tables
 from harness.catalog import Catalog, Entry, Plugin
+from harness.engine.run import Preflight
+from harness.journal import read_journal
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -104,6 +106,14 @@ class TestThePluginPage:
         assert set(first_cells(text_of("plugins.md"), "Errors")) == errors
 
 
+SUITE_KEYS = {
+    **suite.Suite.model_fields,
+    **{f"layer.{name}": field for name, field in suite.Layer.model_fields.items()},
+    **{f"latency.{name}": field for name, field in suite.Latency.model_fields.items()},
+}
+NUMBERS = {name: field.default for name, field in SUITE_KEYS.items() if isinstance(field.default, int | float)}
+
+
 class Idle:
     """A runtime that is never asked to do anything."""
 
@@ -120,11 +130,11 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     task = harness.Task("some-task", "classification", 2, 3, 4, lambda data_dir: pytest.fail("no data is needed"))
     given = {"model": model, "runtime": Idle(), "task": task}
     entries = tuple(Entry(kind, value.name, value, plugin) for kind, value in given.items())  # type: ignore[attr-defined]
-    monkeypatch.setattr("harness.catalog.discover", lambda: Catalog((plugin,), entries))
-    monkeypatch.setattr("harness.engine.run.preflight", lambda *arguments: None)
-    monkeypatch.setattr("harness.engine.run.execute", lambda *arguments: None)
+    monkeypatch.setattr("harness.running.survey", lambda *arguments: Catalog((plugin,), entries))
+    monkeypatch.setattr("harness.running.preflight", lambda *arguments: Preflight({}, {}))
+    monkeypatch.setattr("harness.running.execute", lambda *arguments: None)
     result = CliRunner().invoke(cli.main, ["run", "--tasks", "some-task", "--quiet", "--out", str(tmp_path / "run")])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 2, result.output  # nothing ran
     return tmp_path / "run"
 
 
@@ -164,22 +174,23 @@ class TestTheTablesPage:
         header: dict[str, Any] = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
         assert first_cells(text_of("tables.md"), "run.json") == list(header)
         assert first_cells(text_of("tables.md"), "Environment") == list(header["environment"])
-        assert set(header["trials"][0]) | {"status", "reason"} == set(store.TRIAL_COLUMNS)
+        assert set(header["trials"][0]) | {"status", "reason", "log"} == set(store.TRIAL_COLUMNS)
+
+    def test_shows_a_record_of_the_journal_that_is_one(self, tmp_path: Path) -> None:
+        (line,) = [text for words, text, _ in fences(text_of("tables.md")) if words == ["json"]]
+        (tmp_path / "journal.jsonl").write_text(line, encoding="utf-8")
+        ((number, _, record),) = read_journal(tmp_path / "journal.jsonl").records
+        assert (number, record["trial"]) == (17, "0007-parity")
 
     def test_names_every_key_of_a_suite_and_no_other(self) -> None:
-        keys = [
-            *suite.Suite.model_fields,
-            *(f"layer.{name}" for name in suite.Layer.model_fields),
-            *(f"latency.{name}" for name in suite.Latency.model_fields),
-        ]
-        assert sorted(first_cells(text_of("tables.md"), "Suite")) == sorted(keys)
+        assert sorted(first_cells(text_of("tables.md"), "Suite")) == sorted(SUITE_KEYS)
 
-    @pytest.mark.parametrize("name", [name for name in suite.Latency.model_fields if name != "scenarios"])
-    def test_gives_the_default_of_every_key_that_has_one(self, name: str) -> None:
-        default = suite.Latency.model_fields[name].default
-        found = re.search(rf"^\| `latency.{name}` \|[^|]*\| (\S+) \|", text_of("tables.md"), re.MULTILINE)
+    @pytest.mark.parametrize("name", NUMBERS)
+    def test_gives_the_default_of_every_number(self, name: str) -> None:
+        default = NUMBERS[name]
+        found = re.search(rf"^\| `{name}` \|[^|]*\| (\S+) \|", text_of("tables.md"), re.MULTILINE)
         assert found
-        assert default is None or float(found[1]) == default
+        assert float(found[1]) == default
 
     def test_names_every_member_of_a_loaded_run_and_no_other(self) -> None:
         head = text_of("tables.md").partition("From Python")[2].partition("\n## ")[0]
@@ -190,8 +201,8 @@ class TestTheTablesPage:
         assert dict(rows) == store.STATUSES
 
     def test_names_every_exit_code_and_no_other(self) -> None:
-        codes = re.findall(r"^  (\d+) ", cli.EXIT_CODES, re.MULTILINE)
-        assert re.findall(r"^\| (\d+) \|", section(text_of("tables.md"), "Exit codes"), re.MULTILINE) == codes
+        codes = re.findall(r"^  (\d+(?:, \d+)*)  ", cli.EXIT_CODES, re.MULTILINE)
+        assert re.findall(r"^\| (\d+(?:, \d+)*) \|", section(text_of("tables.md"), "Exit codes"), re.MULTILINE) == codes
 
 
 def imports(path: Path) -> set[str]:

@@ -84,6 +84,45 @@ def test_the_commit_says_whether_the_checkout_differs_from_it(
     assert environment([], [])["commit"] == "abc" + ending
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{" * 200_000,
+        "[" * 200_000,
+        '{"url": 3}',
+        '{"url": "file:///' + "x" * 5000 + '"}',
+        '{"url": "file:///\\u0000"}',
+        '{"url": "file:///nowhere"' + " " * 10_000_000 + "}",
+        "[]",
+        "null",
+        "\udcff",
+    ],
+)
+def test_a_package_that_does_not_tell_where_it_comes_from_has_no_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    world = World(tmp_path / "plugins", monkeypatch)
+    world.add("x", "")
+    file = world.folder / "stranger_x-1.0.dist-info" / "direct_url.json"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert module.commit("stranger-x") is None
+
+
+@pytest.mark.parametrize(
+    ("metadata", "version"), [(None, "unknown"), (b"\xff", None), (b"Name: x\nVersion: \x1b[2J", "\\x1b[2J")]
+)
+def test_the_version_of_a_package_whose_metadata_cannot_be_read_breaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metadata: bytes | None, version: str | None
+) -> None:
+    world = World(tmp_path / "plugins", monkeypatch)
+    world.add("x", "")
+    file = world.folder / "stranger_x-1.0.dist-info" / "METADATA"
+    file.unlink()
+    if metadata:
+        file.write_bytes(metadata)
+    assert versions(["stranger-x"]).get("stranger-x") == version
+
+
 def test_versions_are_of_the_harness_the_plugins_and_what_they_require(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ OURS: dict[str, set[str]] = {
     "stats": set(),
     "estimates": {"stats"},
     "verdicts": {"stats"},
-    "environment": set(),
+    "environment": {"contract"},
     "architectures": {"contract", "reference"},
     "hookspecs": {"contract"},
     "reference": {"contract"},
@@ -26,49 +26,62 @@ OURS: dict[str, set[str]] = {
     "parity": {"contract"},
     "gradients": {"contract", "parity"},
     "catalog": {"contract", "hookspecs"},
+    "description": {"catalog", "contract"},
     "suite": {"contract", "suites"},
     "suites": set(),
     "plan": {"catalog", "contract", "suite"},
-    "store": {"contract", "tables"},
+    "journal": {"contract"},
+    "store": {"contract", "journal", "tables"},
+    "resumption": {"contract"},
     "tables": {"contract", "estimates", "stats", "store", "suite", "verdicts"},
     "report": {"contract", "stats", "store", "tables"},
     "compare": {"contract", "estimates", "report", "stats", "store", "tables", "verdicts"},
     "compare_report": {"compare", "report"},
-    "terminal": {"report", "store", "tables"},
+    "terminal": {"contract", "report", "store", "tables"},
     "engine": set(),
     "engine.noise": set(),
     "engine.timing": {"contract", "engine.noise"},
     "engine.accuracy": {"contract"},
+    "engine.process_tree": set(),
+    "engine.process_state": set(),
+    "engine.watch": {"engine.process_tree"},
     "engine.worker": {
-        *("catalog", "contract", "engine.accuracy", "engine.noise", "engine.timing", "environment", "gradients"),
-        "parity",
+        *("catalog", "contract", "description", "engine.accuracy", "engine.noise", "engine.process_state"),
+        *("engine.process_tree", "engine.timing", "environment", "gradients", "parity"),
     },
-    "engine.process": {"engine.worker"},
+    "engine.process": {"engine.process_tree", "engine.watch", "engine.worker"},
+    "engine.survey": {"catalog", "contract", "description", "engine.process"},
     "engine.context": {"catalog", "engine.process", "plan", "store"},
     "engine.verification": {"contract", "engine.context", "engine.process", "gradients", "parity", "plan"},
     "engine.scoring": {"engine.accuracy", "engine.context", "engine.process", "engine.verification", "plan"},
     "engine.measurement": {
-        *("engine.context", "engine.process", "engine.verification", "estimates", "plan", "stats"),
+        *("engine.context", "engine.process", "engine.verification", "estimates", "plan", "stats", "store"),
     },
     "engine.run": {
         *("", "catalog", "contract", "engine.context", "engine.measurement", "engine.process", "engine.scoring"),
         *("engine.verification", "environment", "plan", "store"),
     },
+    "running": {
+        *("catalog", "contract", "engine.run", "engine.survey", "environment", "journal", "plan", "report"),
+        *("resumption", "store", "suite", "terminal"),
+    },
     "cli": {
-        *("", "catalog", "compare", "compare_report", "contract", "engine.run", "environment", "plan", "report"),
-        *("store", "suite", "suites", "tables", "terminal"),
+        *("", "catalog", "compare", "compare_report", "contract", "engine.run", "engine.survey", "journal", "plan"),
+        *("report", "running", "store", "suite", "suites", "tables", "terminal"),
     },
     "": {"architectures", "catalog", "contract", "hookspecs", "ragged", "store"},
 }
 # Every package that is not ours and not Python's, and the modules that may import it.
 THEIRS: dict[str, set[str]] = {
-    "click": {"cli"},
+    "click": {"cli", "running"},
     "rich": {"terminal"},
     "pandas": {"compare", "report", "store", "tables", "terminal"},
     "scipy": {"stats"},
     "pluggy": {"catalog", "hookspecs"},
     "pydantic": {"suite"},
-    "psutil": {"engine.noise", "environment"},
+    "psutil": {
+        *("engine.noise", "engine.process", "engine.process_tree", "engine.watch", "engine.worker", "environment"),
+    },
     "safetensors": {"engine.worker"},
     "numpy": {
         *("compare", "contract", "engine.accuracy", "engine.timing", "engine.worker", "gradients", "parity"),
@@ -148,12 +161,12 @@ def test_the_contract_and_the_hooks_import_nothing_slow_but_to_name_types() -> N
 
 
 def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine() -> None:
-    outward = {"cli", "compare", "compare_report", "report", "tables", "terminal", "verdicts"}
+    outward = {"cli", "compare", "compare_report", "report", "running", "tables", "terminal", "verdicts"}
     for module in MODULES:
         found = below_harness(imports(MODULES[module]))
         if module.startswith("engine"):
             assert not found & outward
-        if module in outward - {"cli"} | {"store", "plan", "suite", "parity", "gradients"}:
+        if module in outward - {"cli", "running"} | {"store", "plan", "suite", "parity", "gradients"}:
             assert not {name for name in found if name.startswith("engine") or name == "cli"}
 
 
@@ -193,6 +206,27 @@ def test_a_plugin_imports_what_every_stranger_may(path: Path) -> None:
         assert found <= allowed
     siblings = {name.split(".")[0] for name in imports(path) if name.startswith("harness_")}
     assert siblings <= {own}
+
+
+UNPICKLERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*MODULES.values(), *sorted((ROOT / "plugins").glob("*/src/**/*.py"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_nothing_is_unpickled(path: Path) -> None:
+    """Data and weights come from strangers, and a pickle is a program."""
+    assert not {name.split(".")[0] for name in imports(path)} & UNPICKLERS
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            assert ast.unparse(node) != "torch.load"
+            assert "pickle" not in node.attr
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+            assert ast.unparse(node.value) == "False"
+        if isinstance(node, ast.keyword) and node.arg == "weights_only":
+            assert ast.unparse(node.value) == "True"
 
 
 @pytest.mark.parametrize("module", MODULES)

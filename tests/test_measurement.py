@@ -4,7 +4,6 @@ when it is known enough."""
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import random
 from collections import Counter
@@ -24,6 +23,7 @@ from harness.catalog import Catalog, Entry, Plugin
 from harness.engine.process import WorkerFailure
 from harness.engine.run import execute
 from harness.engine.verification import worst_of
+from harness.journal import read_journal
 from harness.plan import make_plan
 from harness.store import PROCESS_COLUMNS, Run, RunFolder, load
 from harness.suite import Latency, Suite, override
@@ -63,7 +63,9 @@ class Script:
         self.happens: Callable[[Scripted, str, dict[str, Any]], None] = lambda worker, do, arguments: None
         self.mark: bool | None = False
         self.workers: list[Scripted] = []
-        monkeypatch.setattr("harness.engine.context.WorkerProcess", lambda *_, **options: Scripted(self, **options))
+        monkeypatch.setattr(
+            "harness.engine.context.WorkerProcess", lambda *_, python=None, **others: Scripted(self, python)
+        )
 
     @property
     def timing(self) -> list[Scripted]:
@@ -103,6 +105,9 @@ class Scripted:
 
     def timed_trainer(self, key: str, task: str) -> Any:
         return [{"what": "loss after timing", "error": 0.0, "allowed": 0.0, "expected": 1.0}]
+
+    def idle(self) -> Any:
+        return {"busy_cores": 0.0}
 
     def start_timing(self) -> Any:
         self.process = 1 + len(self._script.timing)
@@ -175,14 +180,15 @@ def run_all(path: Path, *values: Any, latency: Latency = QUICKLY, steps: Steps |
     chosen = {"runtimes": ["one"], "baselines": ["a@one"]} if not values else {}
     plan = make_plan(override(Suite(seeds=0, latency=latency), **(chosen | changes)), catalog)
     header: dict[str, Any] = {"name": "scripted", "floors": list(plan.floors), "plugins": [], "environment": {}}
-    header |= {"trials": [trial.row(OWNER) for trial in plan.trials], "suite": plan.suite.model_dump()}
+    owners = {(entry.kind, entry.name): entry.plugin for entry in catalog.entries}
+    header |= {"trials": [trial.row(owners) for trial in plan.trials], "suite": plan.suite.model_dump()}
     folder = RunFolder(path, header | {"baselines": {name: str(variant) for name, variant in plan.baselines.items()}})
     try:
         execute(plan, catalog, folder, None, steps)
     finally:
         folder.close()
-    lines = map(json.loads, (path / "journal.jsonl").read_text(encoding="utf-8").splitlines())
-    assert sorted(line["trial"] for line in lines if "process" not in line) == [trial.id for trial in plan.trials]
+    found = [record for _, _, record in read_journal(path / "journal.jsonl").records]
+    assert sorted(record["trial"] for record in found if "trial" in record) == [trial.id for trial in plan.trials]
     return load(path)
 
 
@@ -243,7 +249,7 @@ def test_an_instance_is_opened_and_checked_timed_and_checked_and_released_before
     assert len(script.timing) == 2
     instance = ["open", "parity"] * 4 + ["sample"] + ["parity"] * 4  # a, its twin, b and c
     for worker in script.timing:
-        asked = [do for do, _ in worker.requests]
+        asked = [do for do, _ in worker.requests if do != "idle"]
         assert asked == ["start_timing", *instance, "release", *instance, "release", *instance, "finish_timing"]
         opened = [arguments["key"] for _, arguments in worker.did("open")]
         assert Counter(opened) == dict.fromkeys(["a@one", "a@one#1", "b@one", "c@one"], 3)
@@ -303,7 +309,7 @@ def test_gradients_are_checked_before_the_first_instance_and_the_timed_trainer_a
     run = run_all(tmp_path / "run", latency=latency, models=["a"])
     instance = ["open", "parity", "sample", "parity", "timed_trainer", "release"]
     for worker in script.timing:
-        asked = [do for do, _ in worker.requests][1:]
+        asked = [do for do, _ in worker.requests if do != "idle"][1:]
         assert asked == ["open", "parity", "gradients", *instance[2:], *instance, *instance[:-1], "finish_timing"]
     found = run.gradients[["process", "what"]]
     assert sorted(found.itertuples(index=False, name=None)) == [

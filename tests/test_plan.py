@@ -53,6 +53,12 @@ BOTH = a_catalog(
 )
 
 
+OWNERS = {(entry.kind, entry.name): OWNER for entry in BOTH.entries} | {
+    ("runtime", "plays"): Plugin("there", "rnn-there", "2.0"),
+    ("task", TINY.name): Plugin("elsewhere", "rnn-elsewhere", "3.0"),
+}
+
+
 def test_every_model_meets_every_runtime_that_accepts_its_framework_and_no_other() -> None:
     plan = make_plan(Suite(), BOTH)
     assert variants(plan) == ["a@trains", "a@plays", "a@fancy", "b@trains", "b@plays", "b@fancy", "c@fancy"]
@@ -173,14 +179,14 @@ def test_every_variant_is_planned_in_every_interpreter_and_says_in_which() -> No
     assert variants(plan) == ["a@trains[new]", "a@trains[old]", "a@plays[new]", "a@plays[old]"]
     for kind in ("parity", "accuracy", "latency"):
         assert {str(t.variant) for t in plan.of(kind)} == set(variants(plan))
-    assert {t.id for t in plan.trials} == {t.row(OWNER)["trial"] for t in plan.trials}
-    row = plan.trials[0].row(OWNER)
+    assert {t.id for t in plan.trials} == {t.row(OWNERS)["trial"] for t in plan.trials}
+    row = plan.trials[0].row(OWNERS)
     assert (row["variant"], row["model"], row["runtime"], row["python"]) == ("a@trains[new]", "a", "trains", "new")
 
 
 def test_without_interpreters_a_row_names_none() -> None:
     plan = make_plan(Suite(models=["a"], runtimes=["trains"]), BOTH)
-    assert {t.row(OWNER)["python"] for t in plan.trials} == {None}
+    assert {t.row(OWNERS)["python"] for t in plan.trials} == {None}
 
 
 def test_among_interpreters_a_variant_is_compared_with_itself_in_the_first_of_them() -> None:
@@ -231,7 +237,7 @@ def test_the_baseline_has_a_twin_of_its_first_scenario_with_a_session_of_its_own
     (original,) = [t for t in plan.of("latency") if (str(t.variant), t.scenario) == ("b@trains", "single-stream")]
     assert replace(twin, id=original.id, kind="latency", twin=0) == original
     assert [t.session for t in plan.of("latency") if str(t.variant) == "b@trains"] == ["b@trains"] * 3
-    assert twin.row(OWNER)["twin"] == 1
+    assert twin.row(OWNERS)["twin"] == 1
 
 
 def test_there_are_as_many_twins_as_wanted_and_each_has_its_own_session() -> None:
@@ -405,11 +411,13 @@ def test_check_refuses_a_name_that_means_nothing(name: str, said: str) -> None:
     assert str(raised.value).startswith(said)
 
 
-def test_a_trials_row_names_its_variant_and_the_distribution_it_comes_from() -> None:
+def test_a_trials_row_names_its_variant_and_the_distributions_that_give_it() -> None:
     plan = make_plan(override(Suite(), models=["a"], runtimes=["plays"], seeds=1), BOTH)
     trial: Trial = plan.of("accuracy")[0]
-    row = trial.row(OWNER)
+    row = trial.row(OWNERS)
     assert row["trial"] == trial.id
     assert (row["variant"], row["model"], row["runtime"], row["trained_by"]) == ("a@plays", "a", "plays", "a@trains")
     assert (row["distribution"], row["distribution_version"]) == ("rnn-here", "1.0")
+    assert (row["runtime_distribution"], row["runtime_distribution_version"]) == ("rnn-there", "2.0")
+    assert (row["task_distribution"], row["task_distribution_version"]) == ("rnn-elsewhere", "3.0")
     assert (row["input_size"], row["hidden_size"], row["num_layers"]) == (3, 6, 1)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import io
 import itertools
-import os
 import random
+import re
+import struct
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import pytest
 from strangers import World
 
 from harness.engine import timing
-from harness.engine.process import THREAD_VARIABLES, WorkerFailure, WorkerProcess
+from harness.engine.process import THREAD_VARIABLES, Limits, WorkerFailure, WorkerProcess
 from harness.engine.timing import BOUNDARIES
 from harness.engine.worker import MAX_MESSAGE_BYTES, Worker, receive, send, serve
 from harness.store import INSTANCE_COLUMNS, PROCESS_COLUMNS, SAMPLE_COLUMNS
@@ -51,7 +53,11 @@ DEEDS = {
     "refuses": "raise harness.Unsupported('not on Sundays')",
     "complains": "raise harness.HarnessError('do this instead')",
     "wordy": "raise ValueError('x' * 100_000)",
-    "odd-words": "raise ValueError('\\udc80 \\x00 \\U0001f600')",
+    "odd-words": "raise ValueError('\\udc80 \\x00 \\x1b[31m \\u202e \\U0001f600')",
+    "nameless": "raise Mute from Mute()",
+    "deep": "deepest()",
+    "wants-memory": "raise MemoryError('too large')",
+    "wants-device-memory": "raise FrameworkOutOfMemoryError('2 GiB wanted')",
     "reads": "raise ValueError(repr(sys.stdin.read()) + repr(os.read(0, 1)))",
     "prints": "sys.stdout.write('z' * 3_000_000); print('the end', flush=True); os.write(1, b'and more')"
     "; raise ValueError('done')",
@@ -61,6 +67,20 @@ DEEDS = {
     "closes-all-and-hangs": "os.closerange(0, 100)\n        while True: time.sleep(1)",
     "hangs": "while True: time.sleep(1)",
     "spins": "while True: pass",
+    "sleeps": "time.sleep(1); raise ValueError('slept')",
+    "eats": "eat(600)\n        while True: time.sleep(1)",
+    "childs-eat": "feed(['eat(200)', 'eat(200)', 'eat(200)'])\n        while True: time.sleep(1)",
+    "shares": "share(200, 4); raise ValueError('shared')",
+    "eats-later": "threading.Thread(target=eat, args=[600]).start()",
+    "prints-later": "threading.Thread(target=prints_on).start()",
+    "prints-on": "prints_on()",
+    "prints-in-a-child": "subprocess.run([sys.executable, '-c', 'while True: print(123456789)'])",
+    "spins-later": "threading.Thread(target=spin, daemon=True).start()",
+    "spins-in-a-child": "subprocess.Popen([sys.executable, '-c', 'while True: pass'])",
+    "is-killed-by-the-kernel": "open(os.environ['COUNTERS'], 'w').write('oom_kill 6')"
+    "; os.kill(os.getpid(), signal.SIGKILL)",
+    "tells-score": "raise ValueError(open('/proc/self/oom_score_adj').read())",
+    "tells-plugins": "raise ValueError(os.environ.get('HARNESS_PLUGINS', 'any'))",
     "leaves-a-child": "subprocess.Popen(['sleep', '600']); os._exit(6)",
     "forks-and-exits": "os.fork() and os._exit(6)\n        while True: time.sleep(1)",
     "tells-threads": "raise ValueError(' '.join(os.environ[name] for name in " + repr(THREAD_VARIABLES) + "))",
@@ -69,12 +89,41 @@ DEEDS = {
 }
 SOURCE = (
     """
-import os, signal, subprocess, sys, time
+import os, signal, subprocess, sys, threading, time
 import harness
 from strangers import TINY, PlainSession, plain_model
 
 class Mute(Exception):
-    def __str__(self): raise RuntimeError("no")
+    def __str__(self): raise KeyboardInterrupt
+    __repr__ = __str__
+
+class FrameworkOutOfMemoryError(RuntimeError): pass
+
+def deepest(): return deeper()
+def deeper(): return deep()
+def deep(): raise ValueError("here")
+
+held = []
+
+def eat(mib):
+    for _ in range(mib): held.append(b"x" * 2**20)
+
+def feed(meals):
+    for meal in meals:
+        if not os.fork():
+            exec(meal)
+            while True: time.sleep(1)
+
+def share(mib, times):
+    eat(mib)
+    feed(["pass"] * times)
+    time.sleep(1.5)  # longer than from one look to the next
+
+def prints_on():
+    while True: os.write(2, b"z" * 1000)
+
+def spin():
+    while True: pass
 
 class Runtime:
     frameworks = frozenset({"plain"})
@@ -107,7 +156,7 @@ def harness_runtimes():
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WorkerProcess]:
     World(tmp_path / "plugins", monkeypatch).add("deeds", SOURCE)
-    with WorkerProcess(3, tmp_path / "workers.log") as process:
+    with WorkerProcess(3, log=tmp_path / "workers.log") as process:
         yield process
 
 
@@ -119,7 +168,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], W
 
     def get() -> WorkerProcess:
         if not workers or workers[-1]._process.poll() is not None:
-            workers.append(WorkerProcess(3, folder / "workers.log"))
+            workers.append(WorkerProcess(3, log=folder / "workers.log"))
         return workers[-1]
 
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -173,14 +222,17 @@ def test_a_dead_worker_that_is_asked_again_is_still_crashed(worker: WorkerProces
     ("runtime", "status", "reason"),
     [
         ("raises", "failed", "ValueError: a word and another [stranger_deeds.py:"),
-        ("mute", "failed", "Mute: (its message cannot be shown)"),
+        ("mute", "failed", "Mute: (its text cannot be shown) ["),
+        ("nameless", "failed", "Mute: (its text cannot be shown) ["),
         ("leaves", "failed", "SystemExit: enough"),
         ("interrupts", "failed", "KeyboardInterrupt"),
         ("recurses", "failed", "RecursionError: maximum recursion depth exceeded"),
         ("refuses", "unsupported", "not on Sundays"),
         ("complains", "failed", "do this instead"),
         ("wordy", "failed", "ValueError: xxx"),
-        ("odd-words", "failed", "ValueError: \udc80 \x00 \U0001f600"),
+        ("odd-words", "failed", r"ValueError: \udc80 \x00 \x1b[31m \u202e " + "\U0001f600 ["),
+        ("wants-memory", "out-of-memory", "MemoryError: too large ["),
+        ("wants-device-memory", "out-of-memory", "FrameworkOutOfMemoryError: 2 GiB wanted ["),
         ("reads", "failed", "ValueError: ''b''"),
         ("prints", "failed", "ValueError: done"),
         ("closes-stdout", "failed", "ValueError: closed"),
@@ -208,11 +260,32 @@ def test_what_plugins_print_and_how_they_failed_is_in_the_log(worker: WorkerProc
     assert "ValueError: done" in log
 
 
-@pytest.mark.parametrize("runtime", ["hangs", "spins", "forks-and-exits"])
+@pytest.mark.parametrize("runtime", ["hangs", "spins"])
 def test_a_worker_that_does_not_answer_is_ended_when_the_time_is_up(worker: WorkerProcess, runtime: str) -> None:
     failure = opening(worker, runtime, seconds=2)
     assert (failure.status, failure.alive) == ("timed-out", False)
     assert failure.reason == "'open' took longer than 2 s"
+
+
+def test_a_reason_ends_with_the_last_three_places_where_it_was_raised_the_innermost_first(
+    lasting: Callable[[], WorkerProcess],
+) -> None:
+    at = r"stranger_deeds\.py:\d+"
+    reason = opening(lasting(), "deep").reason
+    assert re.fullmatch(rf"ValueError: here \[{at} in deep < {at} in deeper < {at} in deepest\]", reason)
+    assert " in open < " in opening(lasting(), "wordy").reason
+
+
+def test_only_what_says_what_to_do_is_advice(lasting: Callable[[], WorkerProcess]) -> None:
+    assert opening(lasting(), "complains").is_advice
+    assert opening(lasting(), "refuses").is_advice
+    assert not opening(lasting(), "raises").is_advice
+
+
+def test_what_a_worker_left_behind_does_not_keep_its_death_from_being_seen(worker: WorkerProcess) -> None:
+    failure = opening(worker, "forks-and-exits")
+    assert failure.status == "crashed"
+    assert failure.reason == "the worker ended by itself with exit code 6"
 
 
 def test_a_worker_that_closes_everything_is_crashed(worker: WorkerProcess) -> None:
@@ -224,7 +297,7 @@ def test_a_worker_that_closes_everything_and_hangs_does_not_hang_the_engine(work
 
     def end() -> None:
         ended.set()
-        worker._kill()
+        worker.close()
 
     watchdog = threading.Timer(6, end)
     watchdog.start()
@@ -247,7 +320,7 @@ def test_what_lies_in_the_current_folder_does_not_disturb_a_worker(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("raise SystemExit('the wrong one')", encoding="utf-8")
     monkeypatch.chdir(tmp_path / "here")
-    with WorkerProcess(3, tmp_path / "here.log") as here:
+    with WorkerProcess(3, log=tmp_path / "here.log") as here:
         assert is_of_use(here)
         assert opening(here, "tells-path").reason.startswith("ValueError: 1 [")
 
@@ -268,7 +341,7 @@ def test_a_worker_runs_in_the_interpreter_that_it_is_given_and_else_in_the_engin
     other = tmp_path / "other-python"
     other.write_text(f"#!/bin/sh\nSTRANGER_IS=other exec '{sys.executable}' \"$@\"\n", encoding="utf-8")
     other.chmod(0o755)
-    with WorkerProcess(3, tmp_path / "other.log", python=str(other)) as there:
+    with WorkerProcess(3, log=tmp_path / "other.log", python=str(other)) as there:
         assert opening(there, "tells-who").reason.startswith("ValueError: other [")
         assert is_of_use(there)
     assert opening(worker, "tells-who").reason.startswith("ValueError: nobody [")
@@ -279,6 +352,13 @@ def test_a_worker_runs_in_the_interpreter_that_it_is_given_and_else_in_the_engin
     [
         ("#!/bin/sh\nexit 9", "the worker ended by itself with exit code 9"),
         ("#!/bin/sh\necho welcome; exec cat", "the worker's reply cannot be read: a message of 2003135587 bytes"),
+        ("#!/bin/sh\nprintf '\\0\\0\\0\\3[1]'; exec cat", "the worker's reply cannot be read: it is no reply"),
+        ("#!/bin/sh\nprintf '\\0\\0\\0\\3[1['; exec cat", "the worker's reply cannot be read: Expecting ','"),
+        ("#!/bin/sh\nprintf '\\0\\0\\0\\3\\377[]'; exec cat", "the worker's reply cannot be read: 'utf-8' codec"),
+        (
+            """#!/bin/sh\nprintf '\\0\\0\\0\\66{"error":{"status":"ok","reason":"","is_advice":true}}'; exec cat""",
+            "the worker's reply cannot be read: it is no reply",
+        ),
     ],
 )
 def test_an_interpreter_that_is_none_is_crashed_or_failed(tmp_path: Path, text: str, reason: str) -> None:
@@ -297,28 +377,151 @@ def test_an_unknown_name_is_refused_by_the_worker_too(lasting: Callable[[], Work
     assert failure.reason.startswith("no runtime is called 'fin'; did you mean")
 
 
-def test_what_a_worker_started_ends_with_it(worker: WorkerProcess) -> None:
-    opening(worker, "leaves-a-child")
-    group = worker._process.pid
-    children = [process for process in psutil.process_iter() if is_alive(process) and os.getpgid(process.pid) == group]
-    assert [child.name() for child in children] == ["sleep"]
+def test_a_worker_can_be_closed_twice_and_gives_no_answer_after_that(worker: WorkerProcess) -> None:
     worker.close()
+    worker.close()
+    failure = opening(worker, "fine")
+    assert (failure.status, failure.reason, failure.alive) == ("crashed", "the worker has been closed", False)
+
+
+def test_a_worker_may_load_the_plugins_that_it_is_told(worker: WorkerProcess) -> None:
+    with WorkerProcess(1, plugins=["deeds", "others"]) as told:
+        assert opening(told, "tells-plugins").reason.startswith("ValueError: deeds,others [")
+    assert opening(worker, "tells-plugins").reason.startswith("ValueError: any [")
+
+
+# ------------------------------------------------------------------------------------------------------------- limits
+
+
+@pytest.fixture
+def limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., WorkerProcess]]:
+    """Starts a worker with limits in MiB."""
+    World(tmp_path / "plugins", monkeypatch).add("deeds", SOURCE)
+    with ExitStack() as stack:
+
+        def start(memory: float = 8192, output: float = 16, log: Path | None = None) -> WorkerProcess:
+            limits = Limits(round(memory * 2**20), round(output * 2**20))
+            return stack.enter_context(WorkerProcess(1, limits, log=log or tmp_path / "worker.log"))
+
+        yield start
+
+
+def failing(worker: WorkerProcess, do: str = "release") -> WorkerFailure:
+    """Ask until it fails."""
     deadline = time.monotonic() + PLENTY
-    while any(is_alive(child) for child in children) and time.monotonic() < deadline:
-        pass
-    assert not any(is_alive(child) for child in children)
+    while time.monotonic() < deadline:
+        try:
+            worker.ask(do, PLENTY)
+        except WorkerFailure as failure:
+            return failure
+    raise AssertionError("it never failed")
 
 
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.NoSuchProcess:
-        return False
+@pytest.mark.parametrize("runtime", ["eats", "childs-eat"])
+def test_a_worker_that_holds_more_memory_than_is_allowed_is_ended_with_all_that_it_started(
+    limited: Callable[..., WorkerProcess], runtime: str
+) -> None:
+    worker = limited(memory=400)
+    failure = opening(worker, runtime)
+    assert (failure.status, failure.alive) == ("out-of-memory", False)
+    held = re.fullmatch(
+        r"the worker held (\S+) GiB of memory; 0.391 GiB is allowed \(worker_memory_gib\)", failure.reason
+    )
+    assert held
+    assert 0.39 < float(held[1]) < 2
+    assert not psutil.pid_exists(worker._process.pid)
 
 
-def test_a_worker_can_be_closed_twice(worker: WorkerProcess) -> None:
+def test_what_processes_share_is_counted_once(limited: Callable[..., WorkerProcess]) -> None:
+    worker = limited(memory=600)
+    assert opening(worker, "shares").reason.startswith("ValueError: shared")
+
+
+def test_a_worker_that_prints_without_end_is_ended_and_its_log_holds_what_is_allowed(
+    limited: Callable[..., WorkerProcess], tmp_path: Path
+) -> None:
+    for number, runtime in enumerate(["prints-on", "prints-in-a-child"]):
+        log = tmp_path / f"{number}.log"
+        failure = opening(limited(output=0.5, log=log), runtime)
+        assert (failure.status, failure.alive, failure.log) == ("failed", False, log)
+        assert failure.reason == (
+            "the worker printed more than 0.5 MiB; make it print less, or allow more (worker_output_mib)"
+        )
+        assert log.stat().st_size == 2**19
+
+
+@pytest.mark.parametrize(("runtime", "status"), [("eats-later", "out-of-memory"), ("prints-later", "failed")])
+def test_what_a_worker_does_between_requests_is_told_at_the_next(
+    limited: Callable[..., WorkerProcess], runtime: str, status: str
+) -> None:
+    worker = limited(memory=400, output=1)
+    with suppress(WorkerFailure):
+        worker.ask("open", PLENTY, key="k", runtime=runtime, **VARIANT)
+    first, second = failing(worker), failing(worker)
+    assert (first.status, first.alive) == (status, False)
+    assert "worker_" in first.reason
+    assert (second.status, second.reason) == (first.status, first.reason)
+
+
+def test_a_worker_that_prints_nothing_has_no_log(limited: Callable[..., WorkerProcess], tmp_path: Path) -> None:
+    worker = limited()
+    assert is_of_use(worker)
+    failure = opening(worker, "exits")
     worker.close()
-    worker.close()
+    assert failure.log is None
+    assert not (tmp_path / "worker.log").exists()
+
+
+def test_a_full_disk_costs_what_was_printed_and_nothing_else(limited: Callable[..., WorkerProcess]) -> None:
+    worker = limited(log=Path("/dev/full"))
+    assert opening(worker, "prints").reason.startswith("ValueError: done")
+    assert is_of_use(worker)
+    unwritable = limited(output=1, log=Path("/nowhere/worker.log"))
+    assert "printed more than 1 MiB" in opening(unwritable, "prints").reason
+
+
+def test_what_the_kernel_ended_for_want_of_memory_is_no_crash(
+    tmp_path: Path, limited: Callable[..., WorkerProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counters = tmp_path / "vmstat"
+    counters.write_text("pgfault 7\noom_kill 5\n", encoding="ascii")
+    monkeypatch.setenv("COUNTERS", str(counters))
+    monkeypatch.setattr("harness.engine.process.KERNEL_COUNTERS", counters)
+    failure = opening(limited(), "is-killed-by-the-kernel")
+    assert (failure.status, failure.alive) == ("out-of-memory", False)
+    assert failure.reason == "the kernel ended the worker for want of memory"
+    failure = opening(limited(), "is-killed-by-the-kernel")  # nothing was counted this time
+    assert (failure.status, failure.reason) == ("crashed", "the worker was ended by SIGKILL")
+    counters.unlink()
+    assert opening(limited(), "killed").status == "crashed"
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="this system has no such score")
+def test_the_kernel_is_told_to_end_a_worker_before_the_engine(lasting: Callable[[], WorkerProcess]) -> None:
+    assert opening(lasting(), "tells-score").reason.startswith("ValueError: 1000 [")
+
+
+def test_an_engine_that_waits_uses_no_processor(limited: Callable[..., WorkerProcess]) -> None:
+    worker = limited()
+    assert is_of_use(worker)
+    begin, used = time.monotonic(), time.process_time()
+    opening(worker, "sleeps")
+    assert time.monotonic() - begin >= 1
+    assert time.process_time() - used < 0.05
+
+
+@pytest.mark.parametrize("runtime", ["spins-later", "spins-in-a-child"])
+def test_a_worker_that_is_busy_while_nothing_is_asked_of_it_tells_so(
+    limited: Callable[..., WorkerProcess], runtime: str
+) -> None:
+    worker = limited()
+    assert is_of_use(worker)
+    assert worker.ask("idle", PLENTY)["busy_cores"] < 0.2
+    worker.ask("open", PLENTY, key="k2", runtime=runtime, **VARIANT)
+    assert worker.ask("idle", PLENTY)["busy_cores"] >= 0.2
+
+
+# ----------------------------------------------------------------------------------------------------------- messages
 
 
 def test_a_message_comes_back_as_it_was_sent() -> None:
@@ -341,6 +544,12 @@ def test_a_message_that_is_too_long_is_refused() -> None:
     with pytest.raises(ValueError, match="a message of 4294967295 bytes"):
         receive(io.BytesIO(b"\xff\xff\xff\xff"))
     assert MAX_MESSAGE_BYTES < 0xFFFFFFFF
+
+
+def test_a_message_that_is_nested_too_deeply_is_refused() -> None:
+    stream = io.BytesIO(struct.pack("!I", 200_000) + b"[" * 200_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        receive(stream)
 
 
 def test_handlers_that_cannot_be_made_are_a_reply_and_are_tried_again() -> None:
@@ -430,7 +639,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
     world = World(tmp_path / "plugins", monkeypatch)
     world.add("diary", DIARY)
     monkeypatch.setattr(gc, "collect", lambda *_: 0)
-    return Worker(world.catalog())
+    return Worker()
 
 
 def diary() -> list[tuple[str, Any]]:
@@ -546,18 +755,13 @@ def test_a_session_that_cannot_be_closed_is_told_of_and_the_others_are_closed(
     assert closed() == [3, 2, 1]
 
 
-def test_every_instance_is_opened_beside_other_allocations(here: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_instance_is_opened_beside_other_allocations_whatever_seed_a_plugin_sets(here: Worker) -> None:
     """So that no memory layout is the only one that is ever measured."""
-    drawn: list[int] = []
-
-    def randrange(low: int, high: int) -> int:
-        drawn.append(random.Random(len(drawn)).randrange(low, high))
-        return drawn[-1]
-
-    monkeypatch.setattr("harness.engine.worker.random.randrange", randrange)
-    here.open("k", **HERE)
-    first = list(drawn)
-    here.release()
-    here.open("k", **HERE)
-    assert len(drawn) == 2 * len(first) > 0
-    assert drawn[len(first) :] != first
+    sizes: list[list[int]] = []
+    for _ in range(2):
+        random.seed(1)
+        here.open("k", **HERE)
+        sizes.append([len(piece) for piece in here._ballast][-8:])
+        here.release()
+    assert len(here._ballast) == 16
+    assert sizes[0] != sizes[1]

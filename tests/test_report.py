@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_runs import HALF, Timed, five, process_row, trial_row, write_run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_up_runs import HALF, Timed, five, process_row, trial_row, write_processes, write_run
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from harness import HarnessError
+from harness.contract import printable
 from harness.report import (
     COLUMNS,
     REPORT_COLUMNS,
     display_table,
+    inline,
+    markdown_table,
     percent,
     percentage,
     seconds,
@@ -26,7 +33,7 @@ from harness.report import (
     write_report,
 )
 from harness.store import STATUSES, TRIAL_COLUMNS, Run, RunFolder, load
-from harness.terminal import calibration_lines, print_summary
+from harness.terminal import Progress, calibration_lines, print_summary
 
 HOSTILE = [
     "a | b",
@@ -45,6 +52,18 @@ HOSTILE = [
     "&lt;",
     "![](http://example.invalid/x.png)",
     "[here](http://example.invalid)",
+    "https://example.invalid and www.example.invalid",
+    "\n=1",
+    " =1",
+    "\u200b=1",
+    "＝1",
+    "＠SUM(A1)",
+    "\x1b[31mred\x1b[0m",
+    "\u202etxt.exe",
+    "# heading",
+    "---",
+    "1. item",
+    "$x$ :bomb: [red]",
     "",
 ]
 VARIANTS = ("a@r", "b@r")
@@ -92,12 +111,10 @@ def make_run(path: Path, reason: str = "because", status: str = "failed", calls:
             "environment": {"command": ["harness", reason], reason or "x": reason, "versions": {"y": reason}},
         },
     )
-    for name, rows in calls_of.items():
-        folder.write_samples(name, rows)
     for end in ends:
         folder.append(end)
-    for told in ({}, {"task": reason, "runtime": reason, "python": reason, "governor": reason}):
-        folder.append({"process": process_row(1, **told)})
+    told = {"process": 12, "task": reason, "runtime": reason, "python": reason, "governor": reason}
+    write_processes(folder, calls_of, [process_row(1), process_row(1, **told)])
     folder.close()
     return path
 
@@ -108,9 +125,11 @@ def report_of(path: Path) -> str:
 
 
 def parse(path: Path) -> list[Token]:
-    return (
-        MarkdownIt("commonmark", {"html": True}).enable("table").parse((path / "report.md").read_text(encoding="utf-8"))
-    )
+    return tokens_of((path / "report.md").read_text(encoding="utf-8"))
+
+
+def tokens_of(markdown: str) -> list[Token]:
+    return MarkdownIt("commonmark", {"html": True}).enable("table").parse(markdown)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -149,7 +168,35 @@ def test_hostile_text_is_shown_as_it_is(tmp_path: Path, text: str) -> None:
     write_report(make_run(tmp_path / "run", text))
     tokens = parse(tmp_path / "run")
     shown = {"".join(child.content for child in token.children or []) for token in tokens if token.type == "inline"}
-    assert text in shown
+    assert printable(text) in shown
+
+
+MARKUP = [*"](#-+=*_`[<>!|\\&:.x \n~$\x1b\u202e", "1. ", "www.", "WWW.", "://", "&lt;", "<b>", "<div ", "# ", "---"]
+TEXTS = st.lists(st.sampled_from(MARKUP), max_size=5).map("".join) | st.text()
+
+
+@settings(max_examples=500)
+@given(TEXTS)
+def test_any_text_is_nothing_but_text_in_markdown(text: str) -> None:
+    for markdown in (inline(f"x{text}"), "\n".join(markdown_table(["a"], [[f"x{text}"]]))):
+        *_, token = [t for t in tokens_of(markdown) if t.type == "inline"]
+        assert "".join(child.content for child in token.children or []) == printable(f"x{text}", 10_000)
+        assert {child.type for child in token.children or []} == {"text"}
+    assert "://" not in inline(text)
+    assert "www." not in inline(text).lower()
+
+
+@settings(max_examples=500)
+@given(TEXTS)
+def test_no_text_is_a_heading_a_list_or_a_rule_at_the_start_of_a_line(text: str) -> None:
+    tokens = tokens_of(f"before\n{inline(text)}\n\n{inline(text)}")
+    assert {token.type for token in tokens} == {"paragraph_open", "inline", "paragraph_close"}
+
+
+def test_ten_megabytes_are_a_short_cell() -> None:
+    started = time.process_time()
+    assert len(inline("<" * 10_000_000)) <= 4 * 10_000
+    assert time.process_time() - started < 0.5
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -164,7 +211,7 @@ def test_hostile_text_is_one_cell_of_the_csv_and_never_a_formula(tmp_path: Path,
     for path in (tmp_path / "run" / "tables").glob("*.csv"):
         with path.open(encoding="utf-8", newline="") as file:
             for line in csv.reader(file):
-                assert [cell for cell in line if cell.startswith(("=", "+", "-", "@", "\t", "\r"))] == []
+                assert [cell for cell in line if re.match(r"[\s\u200b]*[=+\-@＝＋－＠]|[\t\r\n]", cell)] == []
 
 
 def test_a_run_gives_the_same_bytes_again_and_again_after_its_derived_files_were_deleted(tmp_path: Path) -> None:
@@ -341,6 +388,21 @@ def test_the_terminal_shows_the_same_words(tmp_path: Path, capsys: pytest.Captur
         (line,) = [line for line in lines if line.startswith(f"{name} ")]
         assert (f" {word}* " if RATIOS[name][1] > 0.01 else f" {word} ") in line
     assert max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_reaches_the_terminal_as_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    print_summary(load(make_run(tmp_path / "run", text)))
+    with Progress(quiet=False) as progress:
+        progress.phase(text, 1)
+        progress.step(text)
+    out, err = capsys.readouterr()
+    for line in (out + err).split("\n"):
+        assert line.isprintable()
+    assert printable(text) in out
+    assert f"{printable(text)}: 1 steps" in err
 
 
 def test_the_terminals_columns_are_among_the_reports() -> None:

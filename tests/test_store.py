@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
+import resource
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +20,10 @@ from hypothesis import strategies as st
 
 import harness
 from harness import HarnessError
+from harness.journal import StoreError
 from harness.store import (
     CURVE_COLUMNS,
+    FOLDERS,
     GOOD_STATUSES,
     GRADIENT_COLUMNS,
     INSTANCE_COLUMNS,
@@ -29,6 +37,7 @@ from harness.store import (
     TRIAL_COLUMNS,
     RunFolder,
     load,
+    write_atomically,
 )
 from harness.tables import CALIBRATION_COLUMNS, LATENCY_COLUMNS
 
@@ -40,7 +49,7 @@ HEADER: dict[str, Any] = {
     "environment": {"os": "none", "versions": {}},
     "trials": [
         {
-            **dict.fromkeys(TRIAL_COLUMNS[:-2]),
+            **dict.fromkeys(TRIAL_COLUMNS[:-3]),
             "trial": name,
             "kind": kind,
             "variant": "a@r",
@@ -65,6 +74,45 @@ COUNT = st.integers(0, 2**53)
 SAMPLE = st.tuples(
     *(COUNT,) * 3, st.sampled_from(["compute", "end-to-end"]), *(COUNT,) * 3, FINITE, FINITE, st.sampled_from([0, 1])
 )
+
+
+CELL = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=2)
+ANYTHING = CELL | st.lists(CELL, max_size=2) | st.dictionaries(st.sampled_from(["trial", "score"]), CELL)
+TABLES = {"parity": PARITY_COLUMNS, "scores": SCORE_COLUMNS, "curves": CURVE_COLUMNS, "instances": INSTANCE_COLUMNS}
+OBSERVED: dict[str, Any] = {
+    name: ANYTHING | st.lists(st.dictionaries(st.sampled_from(columns), ANYTHING), max_size=2)
+    for name, columns in TABLES.items()
+}
+NONSENSE = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(["run", "training", "resumed", "reason", "log"], ANYTHING),
+        **OBSERVED,
+        "samples_sha256": CELL,
+        "trial": CELL | st.just("0002-accuracy"),
+        "status": CELL | st.sampled_from(sorted(STATUSES)),
+        "process": ANYTHING | st.dictionaries(st.sampled_from(PROCESS_COLUMNS), CELL, max_size=3),
+        "timed": ANYTHING | st.lists(st.fixed_dictionaries({"trial": st.just("0002-accuracy")}, optional=OBSERVED)),
+    },
+)
+WRITE_SLOWLY = """
+import os, sys
+from pathlib import Path
+from harness.store import write_atomically
+sync = os.fsync
+def wait(descriptor):
+    os.fsync = sync
+    print("almost", flush=True)
+    sys.stdin.readline()
+os.fsync = wait
+write_atomically(Path(sys.argv[1]), "theirs" * 1000)
+"""
+
+
+def sample(trial: str = "0003-latency", **changes: Any) -> list[Any]:
+    """A row of a samples file."""
+    row = dict(zip(SAMPLE_COLUMNS, [trial, 1, 1, 1, "compute", 0, 0, 1, 0.0, 0.5, 0], strict=True))
+    return list((row | changes).values())
 
 
 def finished(folder: RunFolder, trial: str = "0001-parity", **changes: Any) -> None:
@@ -133,54 +181,81 @@ def test_scores_curves_and_gradient_checks_come_back_as_they_were(folder: RunFol
 
 def test_raw_samples_come_back_to_the_last_digit(folder: RunFolder) -> None:
     rows = [
-        [1, 1, 1, "compute", 0, 0, 0, 0.1 + 0.2, 1e-9 / 3, 0],
-        [2, 7, 4, "end-to-end", 1, 3, 4, 12345.678901234, 5e-324, 1],
+        ["0003-latency", 1, 7, 1, "compute", 0, 0, 0, 0.1 + 0.2, 1e-9 / 3, 0],
+        ["0003-latency", 2, 7, 4, "end-to-end", 1, 3, 4, 12345.678901234, 5e-324, 1],
     ]
-    folder.write_samples("0003-latency", rows)
+    folder.append_process(PROCESS, samples=rows)
     folder.close()
     samples = load(folder.path).samples
     assert samples.columns.tolist() == SAMPLE_COLUMNS
-    assert samples.to_numpy().tolist() == [["0003-latency", *row] for row in rows]
+    assert samples.to_numpy().tolist() == rows
 
 
 @given(rows=st.lists(SAMPLE, min_size=1, max_size=20))
 def test_any_samples_come_back(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, ...]]) -> None:
     folder = RunFolder(tmp_path_factory.mktemp("store") / "run", HEADER)
-    folder.write_samples("0003-latency", rows)
+    folder.append_process(PROCESS, samples=[["0003-latency", *row] for row in rows])
     folder.close()
     assert load(folder.path).samples.to_numpy().tolist() == [["0003-latency", *row] for row in rows]
+
+
+def test_samples_stand_in_the_order_of_the_trials_and_then_as_they_were_taken(folder: RunFolder) -> None:
+    calls = [(8, "0003-latency", 1), (8, "0002-accuracy", 2), (7, "0003-latency", 3), (7, "0002-accuracy", 4)]
+    for process in (8, 7):
+        rows = [sample(trial, process=process, call=call) for p, trial, call in calls if p == process]
+        folder.append_process(PROCESS | {"process": process}, samples=rows)
+    folder.close()
+    assert load(folder.path).samples["call"].tolist() == [2, 4, 1, 3]
 
 
 @pytest.mark.parametrize(("others", "second"), [([0, 1], [1, 0]), ([0, 1], ["", ""]), (["", ""], ["", 1])])
 def test_what_cannot_be_told_of_a_disturbance_stays_unknown(
     folder: RunFolder, others: list[Any], second: list[Any]
 ) -> None:
-    """One trial may know what another does not; pandas must not guess from the columns of either."""
-    for trial, marks in (("0002-accuracy", others), ("0003-latency", second)):
-        folder.write_samples(trial, [[1, 1, 1, "compute", 0, 0, call, 0.0, 0.5, m] for call, m in enumerate(marks)])
+    """One process may know what another does not; pandas must not guess from the columns of either."""
+    for process, marks in ((1, others), (2, second)):
+        rows = [sample(process=process, call=call, disturbed=mark) for call, mark in enumerate(marks)]
+        folder.append_process(PROCESS | {"process": process}, samples=rows)
     folder.close()
     found = load(folder.path).samples["disturbed"]
     assert found.dtype == "Int64"
     assert [None if pd.isna(mark) else mark for mark in found] == [m if m != "" else None for m in (*others, *second)]
 
 
-def test_how_instances_warmed_up_comes_back_beside_their_trial(folder: RunFolder) -> None:
-    rows = [
-        {"slice": 1, "process": 1, "instance": 1, "warmup_calls": 12, "is_steady": True},
-        {"slice": 2, "process": 5, "instance": 3, "warmup_calls": 100, "is_steady": False},
+def test_what_a_process_found_of_each_trial_comes_back_beside_the_trial(folder: RunFolder) -> None:
+    warm_up = {"slice": 2, "process": 7, "instance": 3, "warmup_calls": 12, "is_steady": True}
+    check = {"process": 7, "moment": "after", "case": "c", "part": "y", "rmse": 1e-7, "yardstick_rmse": 2e-7}
+    check |= {"reference_rms": 0.5, "max_abs_error": 3e-7, "yardstick": "equations", "problem": ""}
+    asked = {"process": 7, "what": "loss", "error": 0.25, "allowed": 1e-3, "expected": 0.7}
+    timed = [
+        {"trial": "0003-latency", "instances": [warm_up], "parity": [check], "gradients": []},
+        {"trial": "0002-accuracy", "instances": [], "gradients": [asked]},
     ]
-    finished(folder, "0003-latency", instances=rows)
+    folder.append_process(PROCESS, timed)
     folder.close()
-    instances = load(folder.path).instances
-    assert instances.columns.tolist() == INSTANCE_COLUMNS
-    assert instances.to_dict("records") == [{"trial": "0003-latency", **row} for row in rows]
+    run = load(folder.path)
+    assert run.instances.columns.tolist() == INSTANCE_COLUMNS
+    assert run.instances.to_dict("records") == [{"trial": "0003-latency", **warm_up}]
+    assert run.parity.to_dict("records") == [{"trial": "0003-latency", **check}]
+    assert run.gradients.to_dict("records") == [{"trial": "0002-accuracy", **asked}]
+    assert run.samples.empty
+    assert run.missing == {"0001-parity", "0002-accuracy", "0003-latency"}
+    assert run.damage == ()
+
+
+def test_what_a_trial_found_when_it_failed_stands_beside_what_its_processes_found(folder: RunFolder) -> None:
+    rows = [{"process": process, "what": "loss", "error": 0.5, "allowed": 1e-3, "expected": 0.7} for process in (1, 2)]
+    folder.append_process(PROCESS, [{"trial": "0003-latency", "gradients": rows[:1]}])
+    finished(folder, "0003-latency", status="wrong", gradients=rows[1:])
+    folder.close()
+    assert load(folder.path).gradients["process"].tolist() == [1, 2]
 
 
 def test_processes_come_back_from_between_the_trials_in_the_order_they_ended(folder: RunFolder) -> None:
-    folder.append({"process": PROCESS})
+    folder.append_process(PROCESS)
     finished(folder)
-    folder.append({"process": PROCESS | {"process": 8, "runtime": "other"}})
-    folder.append({"process": PROCESS | {"process": 9, "python": "new"}})
+    folder.append_process(PROCESS | {"process": 8, "runtime": "other"})
+    folder.append_process(PROCESS | {"process": 9, "python": "new"})
     finished(folder, "0003-latency")
     folder.close()
     run = load(folder.path)
@@ -197,7 +272,7 @@ def test_what_a_machine_does_not_tell_of_a_process_is_unknown(
 ) -> None:
     folder = RunFolder(tmp_path_factory.mktemp("store") / "run", HEADER)
     told = dict(zip(("steal_share", "frequency_mhz", "temperature_c", "voluntary_switches"), values, strict=True))
-    folder.append({"process": PROCESS | told | {"governor": None}})
+    folder.append_process(PROCESS | told | {"governor": None})
     folder.append({"process": {}})
     folder.close()
     row, nothing = load(folder.path).processes.to_dict("records")
@@ -208,94 +283,223 @@ def test_what_a_machine_does_not_tell_of_a_process_is_unknown(
     assert all(pd.isna(value) for value in nothing.values())
 
 
+def test_trainings_and_resumptions_come_back(folder: RunFolder) -> None:
+    training = {"variant": "a@r", "task": "t", "seed": 0, "status": "ok", "reason": "", "score": 0.1 + 0.2}
+    resumed = {
+        "started_utc": "2030-01-01T00:00:00",
+        "command": ["harness", "run"],
+        "changed": ["suite seeds: 3, now 4"],
+    }
+    folder.append({"training": training})
+    folder.append({"resumed": resumed})
+    folder.append({"training": training | {"seed": 1}})
+    folder.close()
+    run = load(folder.path)
+    assert run.trainings == (training, training | {"seed": 1})
+    assert run.resumptions == (resumed,)
+    assert run.damage == ()
+
+
 def test_a_trial_that_was_written_is_on_the_disk_before_the_folder_is_closed(folder: RunFolder) -> None:
-    finished(folder)
-    assert load(folder.path).trials["status"].tolist() == ["ok", "skipped", "skipped"]
+    finished(folder, log="logs/0007.log")
+    run = load(folder.path)
+    assert run.trials["status"].tolist() == ["ok", "skipped", "skipped"]
+    assert run.trials["log"][0] == "logs/0007.log"
+    assert run.trials["log"][1:].isna().all()
+    assert run.missing == {"0002-accuracy", "0003-latency"}
     folder.close()
 
 
-def test_a_last_record_that_was_cut_off_anywhere_is_dropped_and_the_others_stand(folder: RunFolder) -> None:
+# -------------------------------------------------------------------------------------------------------- damage
+
+
+def observed(folder: RunFolder) -> None:
+    """Six records: of `run.json`, the first trial, a process with a sample, the second trial, one more, the last."""
     finished(folder)
-    finished(folder, "0002-accuracy", reason="é | \u2028", status="failed")
+    folder.append_process(PROCESS | {"process": 1}, samples=[sample(process=1)])
+    finished(folder, "0002-accuracy")
+    folder.append_process(PROCESS | {"process": 2}, samples=[sample(process=2)])
+    finished(folder, "0003-latency")
     folder.close()
+
+
+def test_a_last_record_that_was_cut_off_anywhere_is_dropped_with_a_word(folder: RunFolder) -> None:
+    observed(folder)
     journal = folder.path / "journal.jsonl"
     whole = journal.read_bytes()
-    first = whole.index(b"\n") + 1
-    for length in range(first, len(whole) - 1):
-        journal.write_bytes(whole[:length])
-        assert load(folder.path).trials["status"].tolist() == ["ok", "skipped", "skipped"]
-
-
-def test_a_process_that_was_cut_off_is_dropped(folder: RunFolder) -> None:
-    finished(folder)
-    folder.append({"process": {"process": 1, "runtime": "r"}})
-    folder.close()
-    journal = folder.path / "journal.jsonl"
-    whole = journal.read_bytes()
-    for length in range(whole.index(b"\n") + 1, len(whole) - 1):
+    last = whole.rindex(b"\n", 0, -1) + 1
+    for length in range(last, len(whole) - 1):
         journal.write_bytes(whole[:length])
         run = load(folder.path)
-        assert run.processes.empty
-        assert run.trials["status"].tolist() == ["ok", "skipped", "skipped"]
+        assert run.trials["status"].tolist() == ["ok", "ok", "skipped"]
+        assert run.trials["reason"].tolist() == ["", "", "the run ended before this trial"]
+        half = length - last
+        word = f"the last record was cut off while it was written; its {half} bytes are dropped"
+        assert run.damage == ((word,) if half else ())
+
+
+@pytest.mark.parametrize("number", range(1, 7))
+def test_a_record_that_changed_is_named_and_all_others_stand(folder: RunFolder, number: int) -> None:
+    observed(folder)
+    journal = folder.path / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    byte = sum(map(len, lines[: number - 1]))
+    lines[number - 1] = lines[number - 1].replace(b'"record":{', b'"record": {')
+    journal.write_bytes(b"".join(lines))
+    run = load(folder.path)
+    assert run.damage == (f"'{journal}', record {number}, byte {byte}: it is not a record",)
+    assert set(run.missing) == {2: {"0001-parity"}, 4: {"0002-accuracy"}, 6: {"0003-latency"}}.get(number, set())
+    assert run.processes["process"].tolist() == {3: [2], 5: [1]}.get(number, [1, 2])
+    assert run.samples["process"].tolist() == {3: [2], 5: [1]}.get(number, [1, 2])
+    reasons = run.trials["reason"][run.trials["trial"].isin(run.missing)]
+    assert reasons.tolist() == ["it has no record, and 1 of the journal's cannot be read"] * len(run.missing)
+
+
+@given(record=NONSENSE)
+def test_no_record_keeps_a_run_from_being_read(
+    tmp_path_factory: pytest.TempPathFactory, record: dict[str, Any]
+) -> None:
+    """Its checksum may be right and what it says nonsense; what was said before and after stands."""
+    folder = RunFolder(tmp_path_factory.mktemp("store") / "run", HEADER)
+    finished(folder)
+    folder.append(record)
+    finished(folder, "0003-latency")
+    folder.close()
+    assert load(folder.path).trials["status"].tolist()[::2] == ["ok", "ok"]
 
 
 @pytest.mark.parametrize(
-    ("process", "why"),
+    ("record", "why"),
     [
-        (None, "it is not a process's record"),
-        (3, "it is not a process's record"),
-        ([], "it is not a process's record"),
-        ({"canary_s": "fast"}, "canary_s is no number"),
-        ({"slice": {}}, "slice is no number"),
+        ({}, "it is no record of a trial, training, process or resumption"),
+        ({"trial": "0099-parity", "status": "ok"}, "trial '0099-parity' was never planned"),
+        ({"trial": ["0002-accuracy"], "status": "ok"}, "TypeError: "),
+        ({"trial": "0001-parity", "status": "failed"}, "trial '0001-parity' was recorded before"),
+        ({"trial": "0002-accuracy"}, "KeyError: 'status'"),
+        ({"trial": "0002-accuracy", "status": "fine"}, "trial '0002-accuracy' has no status the harness knows"),
+        ({"trial": "0002-accuracy", "status": "ok", "scores": 3}, "TypeError: "),
+        ({"trial": "0002-accuracy", "status": "ok", "scores": [{"score": "good"}]}, "its score is no number"),
+        ({"trial": "0002-accuracy", "status": "ok", "scores": [{"agreeing_rows": 0.5}]}, "is no whole number"),
+        ({"trial": "0002-accuracy", "status": "ok", "parity": [{"rmse": 10**400}]}, "OverflowError: "),
+        ({"process": None}, "TypeError: "),
+        ({"process": None, "trial": "0002-accuracy", "status": "ok"}, "TypeError: "),
+        ({"process": {"canary_s": "fast"}}, "its canary_s is no number"),
+        ({"process": {"slice": {}}}, "its slice is no number"),
+        ({"process": {"process": 0.5}}, "its process is no whole number"),
+        ({"process": PROCESS, "timed": [{"trial": "0099-latency"}]}, "trial '0099-latency' was never planned"),
+        ({"process": PROCESS, "timed": [{"trial": "0002-accuracy", "instances": [{"slice": "x"}]}]}, "its slice is no"),
+        ({"process": {}, "samples_sha256": ""}, "KeyError: 'process'"),
+        ({"run": None}, "TypeError: "),
+        ({"training": 3}, "TypeError: "),
+        ({"resumed": [1]}, "TypeError: "),
     ],
 )
-@pytest.mark.parametrize("more", [{}, {"trial": "0002-accuracy", "status": "ok"}], ids=["alone", "with a trial"])
-def test_a_damaged_process_is_named_with_its_line(
-    folder: RunFolder, process: Any, why: str, more: dict[str, Any]
+def test_a_record_that_makes_no_sense_is_named_and_leaves_nothing(
+    folder: RunFolder, record: dict[str, Any], why: str
 ) -> None:
     finished(folder)
-    folder.append({"process": PROCESS})
-    folder.append({"process": process, **more})
+    folder.append(record)
     finished(folder, "0003-latency")
     folder.close()
-    with pytest.raises(HarnessError, match=rf"journal\.jsonl', line 3 is damaged: {why}$"):
-        load(folder.path)
+    byte = sum(map(len, (folder.path / "journal.jsonl").read_bytes().splitlines(keepends=True)[:2]))
+    run = load(folder.path)
+    (damage,) = run.damage
+    assert damage.startswith(f"'{folder.path / 'journal.jsonl'}', record 3, byte {byte}: ")
+    assert why in damage
+    assert run.missing == {"0002-accuracy"}
+    assert run.trials["reason"].tolist() == ["", "it has no record, and 1 of the journal's cannot be read", ""]
+    for table in (run.parity, run.gradients, run.scores, run.curves, run.samples, run.instances, run.processes):
+        assert table.empty
 
 
-@pytest.mark.parametrize("line", [b"{", b"\xff\xfe", b"}{", b"3", b"null", b"[]", b"{}", b'{"trial": "0003-latency"}'])
-def test_a_damaged_line_in_the_middle_is_named(folder: RunFolder, line: bytes) -> None:
-    finished(folder)
-    finished(folder, "0002-accuracy")
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_samples_file_that_changed_or_is_gone_is_named_and_the_others_are_read(
+    folder: RunFolder, number: int
+) -> None:
+    observed(folder)
+    path = folder.path / "samples" / f"{number:04d}.csv"
+    other = 3 - number
+    path.write_bytes(path.read_bytes().replace(b"0.5", b"0.6"))
+    run = load(folder.path)
+    assert run.damage == (f"'{path}' is damaged: its checksum differs; its samples are left out",)
+    assert run.samples["process"].tolist() == [other]
+    path.unlink()
+    run = load(folder.path)
+    assert run.damage == (f"'{path}' cannot be read (No such file or directory); its samples are missing",)
+    assert run.samples["process"].tolist() == [other]
+    assert run.missing == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("elapsed_s", "fast", "ValueError: "),
+        ("elapsed_s", "", "a time is missing"),
+        ("start_s", "", "a time is missing"),
+        ("process", "first", "ValueError: "),
+        ("slice", 0.5, "ValueError: "),
+        ("call", "", "ValueError: "),
+        ("call", 10**30, "OverflowError: "),
+        ("disturbed", "yes", "ValueError: "),
+        ("disturbed", 2, "disturbed is not 0, 1 or empty"),
+        ("disturbed", 0.5, "TypeError: "),
+    ],
+)
+def test_a_sample_that_is_no_number_is_named(folder: RunFolder, name: str, value: Any, why: str) -> None:
+    """Whoever wrote it knew its checksum, and yet it is none."""
+    folder.append_process(PROCESS | {"process": 1}, samples=[sample(**{name: value})])
+    folder.append_process(PROCESS | {"process": 2}, samples=[sample(process=2)])
     folder.close()
-    journal = folder.path / "journal.jsonl"
-    first, second, _ = journal.read_bytes().split(b"\n")
-    journal.write_bytes(b"\n".join([first, line, second, b""]))
-    with pytest.raises(HarnessError, match=r"journal\.jsonl', line 2 is damaged"):
-        load(folder.path)
+    run = load(folder.path)
+    (damage,) = run.damage
+    assert damage.startswith(f"'{folder.path / 'samples' / '0001.csv'}' is damaged: ")
+    assert why in damage
+    assert run.samples["process"].tolist() == [2]
 
 
-def test_a_damaged_last_line_that_was_written_to_its_end_is_named(folder: RunFolder) -> None:
+@pytest.mark.parametrize("text", [b"", b"\x00\xff\xfe", b"process,boundary\n1,compute\n", b'process\n"1'])
+def test_a_file_that_is_no_table_of_samples_is_named(folder: RunFolder, text: bytes) -> None:
+    (folder.path / "samples" / "0007.csv").write_bytes(text)
+    folder.append({"process": PROCESS, "samples_sha256": hashlib.sha256(text).hexdigest()})
+    folder.close()
+    run = load(folder.path)
+    (damage,) = run.damage
+    assert re.search(r"0007\.csv' is damaged: .+; its samples are left out$", damage)
+    assert run.samples.empty
+    assert run.samples.columns.tolist() == SAMPLE_COLUMNS
+
+
+def test_samples_of_a_trial_that_was_never_planned_are_left_out(folder: RunFolder) -> None:
+    folder.append_process(PROCESS, samples=[sample("0099-latency"), sample()])
+    folder.close()
+    assert load(folder.path).samples["trial"].tolist() == ["0003-latency"]
+
+
+def test_a_run_file_that_changed_is_named(folder: RunFolder) -> None:
     finished(folder)
     folder.close()
-    with (folder.path / "journal.jsonl").open("ab") as file:
-        file.write(b'{"trial": \n')
-    with pytest.raises(HarnessError, match="line 2 is damaged"):
-        load(folder.path)
+    path = folder.path / "run.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("hand-made", "improved"), encoding="utf-8")
+    run = load(folder.path)
+    assert run.header["name"] == "improved"
+    assert run.damage == (f"'{path}' is not what it was when the run began: its checksum differs",)
+    assert run.trials["status"].tolist() == ["ok", "skipped", "skipped"]
 
 
-def test_a_trial_that_was_never_planned_is_named(folder: RunFolder) -> None:
-    finished(folder, "0099-parity")
-    folder.close()
-    with pytest.raises(HarnessError, match="a trial '0099-parity' that was never planned; the folder is damaged"):
-        load(folder.path)
-
-
-def test_a_trial_that_was_recorded_twice_is_named(folder: RunFolder) -> None:
-    finished(folder)
-    finished(folder)
-    folder.close()
-    with pytest.raises(HarnessError, match="records trial '0001-parity' twice; the folder is damaged"):
-        load(folder.path)
+@pytest.mark.parametrize("value", [0x0A, 0x2E, None])
+def test_no_byte_of_the_run_file_changes_unnoticed(tmp_path: Path, value: int | None) -> None:
+    RunFolder(tmp_path / "run", HEADER | {"trials": HEADER["trials"][:1]}).close()
+    path = tmp_path / "run" / "run.json"
+    whole = path.read_bytes()
+    for place, byte in enumerate(whole):
+        changed = byte ^ 1 if value is None else value
+        if changed != byte:
+            path.write_bytes(whole[:place] + bytes([changed]) + whole[place + 1 :])
+            try:
+                damage = load(tmp_path / "run").damage
+            except HarnessError as error:
+                damage = (str(error),)
+            assert any("run.json" in one or "schema version" in one for one in damage), place
 
 
 @pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, SCHEMA_VERSION - 1, None, str(SCHEMA_VERSION)])
@@ -307,7 +511,9 @@ def test_a_run_of_another_schema_version_is_refused(folder: RunFolder, version: 
         load(folder.path)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[]", b"3", b'{"schema_version": %d}' % SCHEMA_VERSION])
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b"\xff", b"[]", b"3", b"[" * 10**6, b'{"schema_version": %d}' % SCHEMA_VERSION]
+)
 def test_a_damaged_run_file_is_named(folder: RunFolder, text: bytes) -> None:
     folder.close()
     (folder.path / "run.json").write_bytes(text)
@@ -326,32 +532,29 @@ def test_a_run_file_that_lacks_something_says_what(folder: RunFolder, key: str) 
         load(folder.path)
 
 
-@pytest.mark.parametrize("text", [b"", b"\x00\xff\xfe", b"process,boundary\n1,compute\n", b'process\n"1'])
-def test_a_damaged_samples_file_is_named(folder: RunFolder, text: bytes) -> None:
+@pytest.mark.parametrize(
+    ("trials", "why"),
+    [
+        (3, "TypeError"),
+        ({"a": 1}, "TypeError"),
+        ([{}], "KeyError: 'trial'"),
+        ([{"trial": ["0001-parity"]}], "one has no name"),
+        ([{"trial": "0001-parity", "seed": 0.5}], "its seed is no whole number"),
+        ([{"trial": "0001-parity", "time": 10**30}], "its time is no whole number"),
+    ],
+)
+def test_a_plan_that_cannot_be_read_is_named(folder: RunFolder, trials: Any, why: str) -> None:
     folder.close()
-    (folder.path / "samples" / "0003-latency.csv").write_bytes(text)
-    with pytest.raises(HarnessError, match=r"0003-latency\.csv' is damaged"):
+    path = folder.path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"trials": trials}), encoding="utf-8")
+    with pytest.raises(HarnessError, match=rf"run\.json' is damaged: its trials: .*{why}"):
         load(folder.path)
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "why"),
-    [
-        ("elapsed_s", "fast", "not every elapsed_s is a number"),
-        ("elapsed_s", "", "a time is missing"),
-        ("start_s", "", "a time is missing"),
-        ("process", "first", "not every process is a whole number"),
-        ("slice", 0.5, "not every slice is a whole number"),
-        ("call", "", "not every call is a whole number"),
-        ("disturbed", "yes", "not every disturbed is a number"),
-        ("disturbed", 2, "disturbed is 0, 1 or empty"),
-    ],
-)
-def test_a_sample_that_is_no_number_is_named(folder: RunFolder, name: str, value: Any, why: str) -> None:
-    sound = dict(zip(SAMPLE_COLUMNS[1:], [1, 1, 1, "compute", 0, 0, 1, 0.0, 0.5, 0], strict=True))
-    folder.write_samples("0003-latency", [list(row.values()) for row in (sound, sound | {name: value})])
+def test_a_run_file_that_is_too_long_is_refused(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.close()
-    with pytest.raises(HarnessError, match=rf"0003-latency\.csv' is damaged: {why}$"):
+    monkeypatch.setattr("harness.store.MAX_RUN_FILE_BYTES", 100)
+    with pytest.raises(HarnessError, match=r"run\.json' is damaged: it has more than 100 bytes"):
         load(folder.path)
 
 
@@ -392,6 +595,138 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path, name: str) -
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+# ------------------------------------------------------------------------------------------- opening and writing
+
+
+def test_a_run_that_is_reopened_goes_on_where_it_ended(folder: RunFolder) -> None:
+    finished(folder)
+    folder.close()
+    again, past = RunFolder.reopen(folder.path)
+    assert past.trials["status"].tolist() == ["ok", "skipped", "skipped"]
+    assert past.missing == {"0002-accuracy", "0003-latency"}
+    finished(again, "0002-accuracy")
+    again.append_process(PROCESS, samples=[sample(process=7)])
+    again.close()
+    run = load(folder.path)
+    assert run.missing == {"0003-latency"}
+    assert run.samples["process"].tolist() == [7]
+    assert run.damage == ()
+
+
+def test_half_a_record_is_gone_once_a_run_was_reopened(folder: RunFolder) -> None:
+    finished(folder)
+    folder.close()
+    journal = folder.path / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-5])
+    again, past = RunFolder.reopen(folder.path)
+    assert "cut off while it was written" in past.damage[0]
+    finished(again)
+    again.close()
+    run = load(folder.path)
+    assert (run.damage, run.trials["status"].tolist()) == ((), ["ok", "skipped", "skipped"])
+
+
+def test_folders_that_were_empty_and_did_not_travel_are_made_again(folder: RunFolder) -> None:
+    folder.close()
+    for name in FOLDERS:
+        (folder.path / name).rmdir()
+    RunFolder.reopen(folder.path)[0].close()
+    assert all((folder.path / name).is_dir() for name in FOLDERS)
+
+
+def test_a_run_that_is_being_written_is_not_reopened_and_not_made_anew(folder: RunFolder) -> None:
+    with pytest.raises(HarnessError, match="run' is being written by another run; wait for it to end"):
+        RunFolder.reopen(folder.path)
+    with pytest.raises(HarnessError, match="run' exists and is not empty"):
+        RunFolder(folder.path, HEADER)
+    finished(folder)  # and it is not disturbed
+    folder.close()
+    again, past = RunFolder.reopen(folder.path)
+    again.close()
+    assert past.missing == {"0002-accuracy", "0003-latency"}
+
+
+def test_of_two_that_find_a_folder_empty_at_once_one_is_refused(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (folder.path / "run.json").read_bytes()
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter(()))
+    with pytest.raises(HarnessError, match="run' is being written by another run; choose another --out"):
+        RunFolder(folder.path, HEADER | {"name": "the second"})
+    assert (folder.path / "run.json").read_bytes() == before
+    folder.close()
+
+
+@pytest.mark.parametrize("kept", ["nothing", "run.json", "journal.jsonl"])
+def test_what_is_no_run_is_not_reopened_and_left_as_it_was(folder: RunFolder, kept: str) -> None:
+    folder.close()
+    for path in (folder.path / "run.json", folder.path / "journal.jsonl"):
+        if path.name != kept:
+            path.unlink()
+    before = sorted(folder.path.iterdir())
+    with pytest.raises(HarnessError, match=r"is not a run: |cannot be written: No such file"):
+        RunFolder.reopen(folder.path)
+    assert sorted(folder.path.iterdir()) == before
+
+
+def test_a_run_that_cannot_be_reopened_is_not_held(folder: RunFolder) -> None:
+    folder.close()
+    (folder.path / "samples").rmdir()
+    (folder.path / "samples").touch()
+    with pytest.raises(HarnessError, match="run' cannot be written: File exists"):
+        RunFolder.reopen(folder.path)
+    (folder.path / "samples").unlink()
+    RunFolder.reopen(folder.path)[0].close()
+
+
+def test_samples_that_cannot_be_written_leave_the_journal_as_it_was(folder: RunFolder) -> None:
+    finished(folder)
+    before = (folder.path / "journal.jsonl").read_bytes()
+    (folder.path / "samples").rmdir()
+    with pytest.raises(StoreError, match="run' cannot be written: No such file or directory"):
+        folder.append_process(PROCESS, samples=[sample(process=7)])
+    assert (folder.path / "journal.jsonl").read_bytes() == before
+    folder.close()
+
+
+def test_a_run_whose_folder_was_removed_says_so(folder: RunFolder) -> None:
+    shutil.rmtree(folder.path)
+    with pytest.raises(StoreError, match="run' was removed while the run was writing to it"):
+        finished(folder)
+    folder.close()
+
+
+def test_a_file_that_does_not_fit_leaves_the_old_one_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_atomically(path, "new" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [(one.name, one.read_text(encoding="utf-8")) for one in tmp_path.iterdir()] == [("file", "old")]
+
+
+def test_of_two_that_write_a_file_at_once_each_writes_it_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITE_SLOWLY, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "almost\n"
+        write_atomically(path, "ours" * 100)
+        assert path.read_text(encoding="utf-8") == "ours" * 100
+        other.communicate("go on\n")
+    assert other.returncode == 0
+    assert path.read_text(encoding="utf-8") == "theirs" * 1000
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# ------------------------------------------------------------------------------------------------- names and units
+
+
 def test_every_status_is_explained_and_the_good_ones_are_statuses() -> None:
     assert set(STATUSES) > GOOD_STATUSES
     assert all(STATUSES.values())
@@ -399,8 +734,9 @@ def test_every_status_is_explained_and_the_good_ones_are_statuses() -> None:
 
 def make_latencies(folder: RunFolder) -> None:
     """Two processes of one instance each, whose calls that count are 0.25 s."""
-    calls = [[p, p, 1, "compute", 0, 0, c, 0.5 * c, 0.25, 0] for p in (1, 2) for c in range(3)]
-    folder.write_samples("0003-latency", calls)
+    for p in (1, 2):
+        calls = [sample(slice=p, process=p, call=call, elapsed_s=0.25) for call in range(3)]
+        folder.append_process(PROCESS | {"slice": p, "process": p}, samples=calls)
     finished(folder, "0003-latency")
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_up_runs import write_processes
 
 from harness import estimates, stats
 from harness.estimates import Key
@@ -49,7 +50,7 @@ class Sheet:
         model, _, rest = variant.partition("@")
         runtime, _, python = rest.removesuffix("]").partition("[")
         self._trials.append(
-            dict.fromkeys(TRIAL_COLUMNS[:-2])
+            dict.fromkeys(TRIAL_COLUMNS[:-3])
             | {"trial": name, "kind": kind, "variant": variant, "model": model, "runtime": runtime, "task": "t"}
             | {"python": python or None, "architecture": "lstm", "input_size": 3, "hidden_size": 6, "num_layers": 1}
             | {"device": "cpu", "dtype": "float32", "threads": 1, "twin": 0}
@@ -88,8 +89,7 @@ class Sheet:
 
     def run(self) -> Run:
         folder = RunFolder(self._path, {**self.header, "trials": self._trials})
-        for trial, rows in self._samples.items():
-            folder.write_samples(trial, rows)
+        write_processes(folder, self._samples)
         for end in self._ends:
             folder.append(end)
         folder.close()

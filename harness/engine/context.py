@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.catalog import Catalog
-from harness.engine.process import WorkerFailure, WorkerProcess
-from harness.plan import Plan, Trial
-from harness.store import RunFolder
+from harness.engine.process import Limits, WorkerFailure, WorkerProcess
+from harness.plan import Plan, Trial, Variant
+from harness.store import Run, RunFolder
 
 MOST_JOBS = 4  # untimed work runs this many workers side by side at most
 
@@ -31,10 +31,16 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How something ended: a status of `harness.store.STATUSES` and, unless ok, the reason."""
+    """How something ended: a status of `harness.store.STATUSES`; unless ok, why, and the file with what was printed."""
 
     status: str = "ok"
     reason: str = ""
+    log: str | None = None
+
+
+def failed(failure: WorkerFailure) -> Outcome:
+    """How what a worker was asked for ended, with where it printed to."""
+    return Outcome(failure.status, failure.reason, f"logs/{failure.log.name}" if failure.log else None)
 
 
 class Stopped(Exception):
@@ -42,7 +48,12 @@ class Stopped(Exception):
 
 
 class Context:
-    """One run of a plan. Without a folder nothing is recorded, and without progress nobody is told."""
+    """One run of a plan. Without a folder nothing is recorded, and without progress nobody is told.
+
+    Attributes:
+        past: what a resumed run holds already; None for a new one.
+        broken_tasks: how loading their data ended, of the tasks whose plugin fails at it.
+    """
 
     def __init__(
         self,
@@ -51,23 +62,38 @@ class Context:
         folder: RunFolder | None = None,
         data_dir: Path | None = None,
         progress: Progress | None = None,
+        past: Run | None = None,
     ) -> None:
         self.plan = plan
         self.catalog = catalog
         self.folder = folder
         self.data_dir = str(data_dir.resolve()) if data_dir else None
         self.seconds = plan.suite.trial_seconds
+        self.past = past
+        self.broken_tasks: dict[str, Outcome] = {}
+        self._limits = Limits(round(plan.suite.worker_memory_gib * 2**30), round(plan.suite.worker_output_mib * 2**20))
+        self._owners = {(entry.kind, entry.name): entry.plugin.name for entry in catalog.entries}
         self._progress = progress
         self._workers: set[WorkerProcess] = set()
-        self._journal_lock = threading.Lock()
+        self._lock = threading.Lock()
         self._is_stopping = False
+        self._log_number = max(map(_number, (folder.path / "logs").iterdir()), default=0) if folder else 0
+        self._ended: dict[str, Outcome] = {}
+        if past is not None:
+            for row in past.trials[~past.trials["trial"].isin(past.missing)].to_dict("records"):
+                self._ended[row["trial"]] = Outcome(row["status"], row["reason"], row["log"])
+
+    def ended(self, trial: Trial) -> Outcome | None:
+        """How a trial of a resumed run ended, if it did."""
+        return self._ended.get(trial.id)
 
     @contextmanager
-    def worker(self, python: str = "") -> Iterator[WorkerProcess]:
-        """A fresh worker, ended at the end.
+    def worker(self, variants: Iterable[Variant], task: str = "") -> Iterator[WorkerProcess]:
+        """A fresh worker, ended at the end. It loads the plugins that give these variants and the task, and no other.
 
         Args:
-            python: the name of one of the suite's interpreters; empty for the one that runs the engine.
+            variants: all in one interpreter, and theirs is the worker's.
+            task: the name of a task, or empty.
 
         Raises:
             Stopped: the run is being interrupted.
@@ -75,9 +101,20 @@ class Context:
         """
         if self._is_stopping:
             raise Stopped
-        log = self.folder.path / "logs" / "workers.log" if self.folder else None
+        found = list(variants)
+        names = {("model", variant.model) for variant in found} | {("runtime", variant.runtime) for variant in found}
+        plugins = sorted({self._owners[name] for name in names | {("task", task)} if name in self._owners})
+        path = self.plan.suite.pythons.get(found[0].python) if found else None
+        with self.started(path, plugins) as worker:
+            yield worker
+
+    @contextmanager
+    def started(self, python: str | None, plugins: Collection[str] | None) -> Iterator[WorkerProcess]:
+        """A fresh worker in an interpreter, the engine's own if None, with these plugins; otherwise as `worker`."""
         try:
-            worker = WorkerProcess(self.plan.suite.threads, log, python=self.plan.suite.pythons.get(python))
+            worker = WorkerProcess(
+                self.plan.suite.threads, self._limits, log=self._next_log(), python=python, plugins=plugins
+            )
         except OSError as error:
             reason = f"a worker cannot be started: {error.strerror}"
             raise WorkerFailure("failed", reason, alive=False) from error
@@ -97,7 +134,7 @@ class Context:
         with ThreadPoolExecutor(max(1, min(MOST_JOBS, cores // self.plan.suite.threads))) as pool:
             futures = [pool.submit(function, job) for job in jobs]
             try:
-                for future in futures:
+                for future in as_completed(futures):
                     future.result()
             except BaseException:
                 self._is_stopping = True
@@ -120,15 +157,29 @@ class Context:
 
     def record(self, trial: Trial, outcome: Outcome, **tables: list[dict[str, Any]]) -> None:
         """Append a finished trial to the journal; what ends because the run is interrupted is not finished."""
-        if self.folder and not self._is_stopping:
-            with self._journal_lock:
-                self.folder.append({"trial": trial.id, "status": outcome.status, "reason": outcome.reason, **tables})
+        self._append({"trial": trial.id, **asdict(outcome), **tables})
 
-    def record_process(self, process: dict[str, Any]) -> None:
-        """Append what happened in and around a worker process that timed."""
+    def record_training(self, training: dict[str, Any]) -> None:
+        """Append a training that is no trial's own but serves other variants."""
+        self._append({"training": training})
+
+    def record_process(
+        self, process: dict[str, Any], timed: list[dict[str, Any]], samples: Iterable[Sequence[Any]]
+    ) -> None:
+        """Keep what a worker process timed, and append what happened in and around it."""
         if self.folder and not self._is_stopping:
-            with self._journal_lock:
-                self.folder.append({"process": process})
+            with self._lock:
+                self.folder.append_process(process, timed, samples)
+
+    def _append(self, record: dict[str, Any]) -> None:
+        if self.folder and not self._is_stopping:
+            with self._lock:
+                self.folder.append(record)
+
+    def _next_log(self) -> Path | None:
+        with self._lock:
+            self._log_number += 1
+            return self.folder.path / "logs" / f"{self._log_number:04d}.log" if self.folder else None
 
     def phase(self, title: str, steps: int) -> None:
         """Tell that a phase begins."""
@@ -147,3 +198,7 @@ def grouped(trials: Iterable[Trial], key: Callable[[Trial], Any]) -> list[list[T
     for trial in trials:
         groups.setdefault(key(trial), []).append(trial)
     return list(groups.values())
+
+
+def _number(log: Path) -> int:
+    return int(log.stem) if log.stem.isdecimal() else 0

@@ -14,20 +14,28 @@ from time import monotonic
 from typing import Any
 
 from harness import estimates, stats
-from harness.engine.context import Context, Outcome, grouped
+from harness.engine.context import Context, Outcome, failed, grouped
 from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.engine.verification import Verification, worst_of
 from harness.plan import Trial
+from harness.store import SAMPLE_COLUMNS
 
 
 @dataclass
-class _Timed:
-    """What is known of one trial so far: rows without the trial, by the process they were made in."""
+class _Found:
+    """What one process found out of one trial: rows of tables, without the trial."""
 
-    samples: dict[int, list[list[Any]]] = field(default_factory=dict)
-    instances: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
-    checks: dict[tuple[str, int, str], list[dict[str, Any]]] = field(default_factory=dict)  # table, process, moment
+    samples: list[list[Any]] = field(default_factory=list)
+    instances: list[dict[str, Any]] = field(default_factory=list)
+    checks: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)  # table, moment
     medians: dict[estimates.Key, float] = field(default_factory=dict)  # of the compute boundary, in seconds
+
+    def checked(self, process: int) -> dict[str, list[dict[str, Any]]]:
+        """The rows of the parity and gradients tables."""
+        tables: dict[str, list[dict[str, Any]]] = {"parity": [], "gradients": []}
+        for (table, _), rows in self.checks.items():
+            tables[table].extend({"process": process, **row} for row in rows)
+        return tables
 
 
 class _TryAgain(Exception):
@@ -43,53 +51,80 @@ class Measurement:
         self._latency = context.plan.suite.latency
         self._looks = stats.planned_looks(self._latency.slices, self._latency.most_slices)
         self._outcomes: dict[str, Outcome] = {}
-        self._timed: dict[str, _Timed] = {}
+        self._medians: dict[str, dict[estimates.Key, float]] = {}  # by trial
         self._process = 0
+        self._spent: dict[str, float] = {}  # seconds that a resumed run has measured already, by task
         self._alone: set[str] = set()  # sessions that failed a check beside others
 
     def measure_all(self) -> None:
-        """Time every trial whose variant passed parity; one record a trial, its samples beside it."""
+        """Time every trial whose variant passed parity; one record a process and its samples, and one a trial."""
         trials = [t for t in self._context.plan.trials if t.kind in ("latency", "calibration")]
-        workers = {(t.task, t.variant.runtime, t.variant.python) for t in trials}
+        self._medians = {trial.id: {} for trial in trials}
+        self._recall()
+        left = {t.task for t in trials if not self._context.ended(t)}
+        workers = {(t.task, t.variant.runtime, t.variant.python) for t in trials if t.task in left}
         self._context.phase("latency", len(workers) * self._looks[-1])
         for task in self._context.plan.tasks:
-            self._measure_task(task, [t for t in trials if t.task == task])
+            if task in left:
+                self._measure_task(task, [t for t in trials if t.task == task])
+
+    def _recall(self) -> None:
+        """What a resumed run has measured."""
+        past = self._context.past
+        if past is None:
+            return
+        counted = past.samples[(past.samples["boundary"] == "compute") & (past.samples["call"] > 0)]
+        medians: dict[Any, float] = counted.groupby(["trial", *SAMPLE_COLUMNS[1:4]])["elapsed_s"].median().to_dict()
+        for (trial, slice_, process, instance), median in medians.items():
+            if trial in self._medians and median > 0:
+                self._medians[trial][slice_, process, instance] = median
+        self._process = int(past.processes["process"].max()) if len(past.processes) else 0
+        for row in past.processes.to_dict("records"):
+            self._spent[row["task"]] = self._spent.get(row["task"], 0.0) + row["seconds"]
 
     def _measure_task(self, task: str, trials: list[Trial]) -> None:
         self._alone.clear()
         for trial in trials:
-            self._outcomes[trial.id] = self._verification.outcomes[trial.variant, task]
-            self._timed[trial.id] = _Timed()
+            ended = self._context.ended(trial)
+            self._outcomes[trial.id] = ended or self._verification.outcomes[trial.variant, task]
+            if not ended and self._outcomes[trial.id].status != "ok":
+                self._context.record(trial, self._outcomes[trial.id])
+        is_measured = any(o.status == "ok" for o in map(self._context.ended, trials) if o)
+        if not is_measured:  # otherwise the run was cut off between the last slice and the last record
+            self._measure_slices(task, trials)
+        for trial in trials:
+            if self._outcomes[trial.id].status == "ok" and not self._context.ended(trial):
+                self._context.record(trial, Outcome())
+
+    def _measure_slices(self, task: str, trials: list[Trial]) -> None:
         order = random.Random(task)
         shared = grouped(trials, lambda t: (t.variant.runtime, t.variant.python))
         most = f"{'at most ' if len(self._looks) > 1 else ''}{self._looks[-1]}"
-        started = monotonic()
+        started = monotonic() - self._spent.get(task, 0.0)
         for slice_ in range(1, self._looks[-1] + 1):
             if slice_ > 1 and monotonic() - started > self._latency.budget_seconds:
                 break
             order.shuffle(shared)
             for group in shared:
-                self._measure(group, slice_)
+                self._measure([t for t in group if not self._has(t, slice_)], slice_)
                 runtime, python = group[0].variant.runtime, group[0].variant.python
                 name = f"{runtime} of {python}" if python else runtime
                 self._context.step(f"{task}, {name}, slice {slice_} of {most}{self._widest(trials)}")
             if slice_ in self._looks and self._half_width(trials) <= self._latency.precision:
                 break
-        for trial in trials:
-            timed = self._timed[trial.id]
-            if self._context.folder and timed.samples:
-                rows = [row for process_rows in timed.samples.values() for row in process_rows]
-                self._context.folder.write_samples(trial.id, rows)
-            tables: dict[str, list[dict[str, Any]]] = {"parity": [], "gradients": []}
-            for (table, process, _), checks in timed.checks.items():
-                tables[table].extend({"process": process, **check} for check in checks)
-            instances = [row for rows in timed.instances.values() for row in rows]
-            self._context.record(trial, self._outcomes[trial.id], instances=instances, **tables)
+
+    def _has(self, trial: Trial, slice_: int) -> bool:
+        return any(key[0] == slice_ for key in self._medians[trial.id])
+
+    def _end(self, trial: Trial, outcome: Outcome, **tables: list[dict[str, Any]]) -> None:
+        """A trial that is not to be timed further: its record is written at once."""
+        self._outcomes[trial.id] = outcome
+        self._context.record(trial, outcome, **tables)
 
     def _half_width(self, trials: list[Trial]) -> float:
         """The widest half of an interval of interest, as a share: of ratios, and of the latency of who has no other."""
-        sound = [t for t in trials if self._outcomes[t.id].status == "ok" and self._timed[t.id].medians]
-        own = {(str(t.variant), t.scenario): self._timed[t.id].medians for t in sound if t.kind == "latency"}
+        sound = [t for t in trials if self._outcomes[t.id].status == "ok" and self._medians[t.id]]
+        own = {(str(t.variant), t.scenario): self._medians[t.id] for t in sound if t.kind == "latency"}
         compared = {(t.baseline, t.scenario) for t in sound if t.baseline != str(t.variant)}
         widest = 0.0
         for trial in sound:
@@ -99,7 +134,7 @@ class Measurement:
             is_baseline = trial.baseline == str(trial.variant)
             if is_baseline and (trial.baseline, trial.scenario) in compared:
                 continue
-            medians = self._timed[trial.id].medians
+            medians = self._medians[trial.id]
             ratio = None if is_baseline or base is None else estimates.ratio(medians, base)
             interval = stats.estimate(ratio or estimates.latency(medians), self._looks)
             half = estimates.half_width(interval)
@@ -126,29 +161,29 @@ class Measurement:
         """One worker opens, checks and times these trials in turns; if that failed, the parts to try again."""
         self._process = process = self._process + 1
         trials = [trial for group in groups for trial in group]
-        found = {trial.id: _Timed() for trial in trials}
-        variant = trials[0].variant
+        found = {trial.id: _Found() for trial in trials}
+        variants = list(dict.fromkeys(trial.variant for trial in trials))
         try:
-            with self._context.worker(variant.python) as worker:
+            with self._context.worker(variants, trials[0].task) as worker:
                 worker.ask("start_timing", self._context.seconds)
                 for instance in range(1, self._latency.instances + 1):
                     self._measure_instance(worker, trials, (slice_, process, instance), found)
                 noise = worker.ask("finish_timing", self._context.seconds)
-        except (_TryAgain, WorkerFailure) as failure:
-            for trial in trials:  # the process does not count, so neither do its checks
-                checks = self._timed[trial.id].checks
-                self._timed[trial.id].checks = {check: rows for check, rows in checks.items() if check[1] != process}
-            return self._parts(trials, failure) if isinstance(failure, WorkerFailure) else [trials]
-        for trial in trials:
-            if self._outcomes[trial.id].status == "ok":
-                timed = self._timed[trial.id]
-                timed.samples |= found[trial.id].samples
-                timed.instances |= found[trial.id].instances
-                timed.medians |= found[trial.id].medians
-        if not any(timed.samples for timed in found.values()):
-            return []
-        place = {"slice": slice_, "process": process, "task": trials[0].task}
-        self._context.record_process({**place, "runtime": variant.runtime, "python": variant.python, **noise})
+        except _TryAgain:
+            return [trials]
+        except WorkerFailure as failure:
+            return self._parts(trials, failure)
+        timed = [t for t in trials if self._outcomes[t.id].status == "ok" and found[t.id].samples]
+        if timed:
+            variant = variants[0]
+            row = {"slice": slice_, "process": process, "task": trials[0].task, "runtime": variant.runtime}
+            self._context.record_process(
+                {**row, "python": variant.python, **noise},
+                [{"trial": t.id, "instances": found[t.id].instances, **found[t.id].checked(process)} for t in timed],
+                ([t.id, *sample] for t in timed for sample in found[t.id].samples),
+            )
+        for trial in timed:
+            self._medians[trial.id] |= found[trial.id].medians
         return []
 
     def _groups(self, trials: list[Trial]) -> list[list[Trial]]:
@@ -160,12 +195,12 @@ class Measurement:
         groups = self._groups(trials)
         points = [trial for group in groups for trial in group]
         if len(points) == 1:
-            self._outcomes[points[0].id] = Outcome(failure.status, failure.reason)
+            self._end(points[0], failed(failure))
             return []
         return groups if len(groups) > 1 else [[trial] for trial in points]
 
     def _measure_instance(
-        self, worker: WorkerProcess, trials: list[Trial], at: estimates.Key, found: dict[str, _Timed]
+        self, worker: WorkerProcess, trials: list[Trial], at: estimates.Key, found: dict[str, _Found]
     ) -> None:
         """Open, check, time and check again.
 
@@ -179,15 +214,27 @@ class Measurement:
         if at[2] > 1:
             worker.ask("release", self._context.seconds)
         for group in groups:
-            self._verify(worker, group, at, "before", is_alone)
+            self._verify(worker, group, at, "before", found, is_alone)
         points = [t for group in groups for t in group if self._outcomes[t.id].status == "ok"]
         if points:
             self._sample(worker, points, at, found)
         for group in grouped(points, lambda t: t.session):
-            self._verify(worker, group, at, "after", is_alone)
+            self._verify(worker, group, at, "after", found, is_alone)
+        if points and at[2] == self._latency.instances and (outcome := self._verification.unrest(worker)):
+            if not is_alone:  # whose work goes on cannot be told
+                self._alone.update(group[0].session for group in groups)
+                raise _TryAgain
+            for trial in points:
+                self._end(trial, outcome)
 
     def _verify(
-        self, worker: WorkerProcess, group: list[Trial], at: estimates.Key, moment: str, is_alone: bool
+        self,
+        worker: WorkerProcess,
+        group: list[Trial],
+        at: estimates.Key,
+        moment: str,
+        found: dict[str, _Found],
+        is_alone: bool,
     ) -> None:
         """Check the very session that is timed; what a session does alone is its outcome.
 
@@ -195,41 +242,39 @@ class Measurement:
         """
         steps = [trial for trial in group if trial.scenario == "training-step"]
         _, process, instance = at
+        rows: list[dict[str, Any]] = []
+
+        def settle(trials: list[Trial], table: str, outcome: Outcome, rows: list[dict[str, Any]]) -> None:
+            """The observations behind an outcome, the worst of the process, stand with the first of the trials."""
+            if outcome.status != "ok" and not is_alone:
+                self._alone.add(group[0].session)
+                raise _TryAgain
+            own = found[trials[0].id]
+            own.checks[table, moment] = worst_of(own.checks.get((table, moment), []), rows)
+            if outcome.status == "ok":
+                return
+            if rows and moment == "after":
+                outcome = replace(outcome, reason=f"after timing: {outcome.reason}")
+            self._alone.discard(group[0].session)  # the guilty ones are known; the others may go back
+            for trial in trials:
+                self._end(trial, outcome, **(own.checked(process) if trial is trials[0] else {}))
+
+        blamed = group
         try:
             outcome, rows = self._verification.check(worker, group[0], moment)
-            self._settle(group, ("parity", process, moment), outcome, rows, is_alone)
-            group = steps  # what fails from here on is the training step's alone
+            if outcome.status == "ok" and (instance, moment) == (1, "before"):
+                outcome = self._verification.unrest(worker) or outcome
+            settle(group, "parity", outcome, rows)
+            blamed = steps  # what fails from here on is the training step's alone
             if steps and outcome.status == "ok" and (moment == "after" or instance == 1):
                 outcome, rows = self._verification.check_training(worker, steps[0], moment)
-                self._settle(steps, ("gradients", process, moment), outcome, rows, is_alone)
+                settle(steps, "gradients", outcome, rows)
         except WorkerFailure as failure:
-            self._settle(group, None, Outcome(failure.status, failure.reason), [], is_alone)
+            settle(blamed, "parity", failed(failure), [])
             if not failure.alive:
                 raise _TryAgain from failure  # the guilty trials' outcome now says so
 
-    def _settle(
-        self,
-        trials: list[Trial],
-        check: tuple[str, int, str] | None,
-        outcome: Outcome,
-        rows: list[dict[str, Any]],
-        is_alone: bool,
-    ) -> None:
-        """Set the trials' outcome; the observations behind it, the worst of the process, stand with the first."""
-        if outcome.status != "ok" and not is_alone:
-            self._alone.add(trials[0].session)
-            raise _TryAgain
-        if check:
-            checks = self._timed[trials[0].id].checks
-            checks[check] = worst_of(checks.get(check, []), rows)
-            if outcome.status != "ok" and check[2] == "after":
-                outcome = replace(outcome, reason=f"after timing: {outcome.reason}")
-        if outcome.status != "ok":
-            self._alone.discard(trials[0].session)  # the guilty ones are known; the others may go back
-        for trial in trials:
-            self._outcomes[trial.id] = outcome
-
-    def _sample(self, worker: WorkerProcess, trials: list[Trial], at: estimates.Key, found: dict[str, _Timed]) -> None:
+    def _sample(self, worker: WorkerProcess, trials: list[Trial], at: estimates.Key, found: dict[str, _Found]) -> None:
         """Time the open sessions and add the rows of the samples and instances tables to what was found."""
         slice_, process, instance = at
         points = [
@@ -243,9 +288,7 @@ class Measurement:
         for index, boundary, block, turn, call, start_s, elapsed_s, is_disturbed in reply["samples"]:
             row = [*at, boundary, block, turn, call, f"{start_s:.6f}", elapsed_s]
             trial = trials[index].id
-            found[trial].samples.setdefault(process, []).append(
-                [*row, "" if is_disturbed is None else int(is_disturbed)]
-            )
+            found[trial].samples.append([*row, "" if is_disturbed is None else int(is_disturbed)])
             if boundary == "compute" and call > 0:
                 counted.setdefault(trial, []).append(elapsed_s)
         for trial, elapsed in counted.items():
@@ -254,4 +297,4 @@ class Measurement:
         for index, calls, is_steady in reply["warmup"]:
             settled = {"slice": slice_, "process": process, "instance": instance}
             settled |= {"warmup_calls": calls, "is_steady": is_steady}
-            found[trials[index].id].instances.setdefault(process, []).append(settled)
+            found[trials[index].id].instances.append(settled)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
+
+from harness.engine import process_tree
+from harness.engine.watch import Watch
 from harness.engine.worker import receive, send
 
 FAREWELL_SECONDS = 1.0  # how long a worker that closed its pipe has to end
@@ -20,90 +26,138 @@ THREAD_VARIABLES = (
     *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"),
     *("BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
 )
+STATUSES = ("unsupported", "failed", "out-of-memory")  # what a worker may say of a request
+KERNEL_COUNTERS = Path("/proc/vmstat")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a worker may use before it is ended.
+
+    Attributes:
+        memory_bytes: resident memory of the worker and all its descendants.
+        output_bytes: what they may print.
+    """
+
+    memory_bytes: int = 8 * 2**30
+    output_bytes: int = 16 * 2**20
 
 
 class WorkerFailure(Exception):
     """A request that did not give a result.
 
     Attributes:
-        status: `unsupported`, `failed`, `crashed` or `timed-out`.
+        status: `unsupported`, `failed`, `crashed`, `timed-out` or `out-of-memory`.
         reason: one line.
         alive: the worker can be asked again.
+        is_advice: the reason is a HarnessError's text, so it says what to do.
+        log: the file with what the worker printed until then; None if there is none.
     """
 
-    def __init__(self, status: str, reason: str, alive: bool) -> None:
+    def __init__(self, status: str, reason: str, alive: bool, is_advice: bool = False, log: Path | None = None) -> None:
         super().__init__(f"{status}: {reason}")
         self.status = status
         self.reason = reason
         self.alive = alive
+        self.is_advice = is_advice
+        self.log = log
 
 
 class WorkerProcess:
     """A freshly started Python process that serves `harness.engine.worker`.
 
-    It runs in the given interpreter, or in the one that runs the engine. Its native libraries are limited to the given
-    number of threads from the start. The engine waits blocked for a reply, so it takes no core from the work it times.
+    Its native libraries are limited to the given number of threads from the start. The engine waits blocked for a
+    reply, so it takes no core from the work it times. When the worker or the engine ends, so does everything that the
+    worker started.
+
+    Args:
+        threads: how many threads native libraries may use.
+        limits: what it may use before it is ended.
+        log: what it prints is appended to this file, which is made when something is printed. None: it is dropped.
+        environ: its environment; None for the engine's own.
+        python: the interpreter; None for the one that runs the engine.
+        plugins: the names of the only plugins that it may load; None for what its environment says.
+
+    Raises:
+        OSError: it cannot be started.
     """
 
     def __init__(
         self,
         threads: int,
+        limits: Limits = Limits(),
         log: Path | None = None,
         environ: Mapping[str, str] | None = None,
         python: str | None = None,
+        plugins: Collection[str] | None = None,
     ) -> None:
+        self._mark = process_tree.GUARDIAN.new_mark()
         environment = dict(os.environ if environ is None else environ)
         environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
         environment["PYTHONSAFEPATH"] = "1"  # what lies in the user's current folder is not imported
-        self._log = log.open("ab") if log else None
+        environment[process_tree.VARIABLE] = self._mark
+        if plugins is not None:
+            environment["HARNESS_PLUGINS"] = ",".join(plugins)
         self._process = subprocess.Popen(
             [python or sys.executable, "-m", "harness.engine.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._log or subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             env=environment,
             start_new_session=True,  # Ctrl-C goes to the engine alone; the engine then ends its workers
         )
-        self._timed_out = False
+        assert self._process.stderr
+        self._known = psutil.Process(self._process.pid)
+        self._ending, self._closing = threading.Lock(), threading.Lock()
+        self._is_ended = self._was_alive = self._is_closed = False
+        self._kills = kernel_kills()
+        output = self._process.stderr.fileno()
+        self._watch = Watch(self._known, output, log, limits.memory_bytes, limits.output_bytes, self._end)
 
     def ask(self, do: str, seconds: float, **arguments: Any) -> Any:
         """Send one request and wait for its result.
 
         Raises:
-            WorkerFailure: the request failed, the worker died, or the time was up (the worker is then ended).
+            WorkerFailure: the request failed, the worker died, or it was ended: because the time was up, or because it
+                broke one of its limits, now or since the last request.
         """
         assert self._process.stdin
         assert self._process.stdout
-        timer = threading.Timer(seconds, self._time_out)
-        timer.start()
+        if self._is_closed:
+            raise WorkerFailure("crashed", "the worker has been closed", alive=False)
+        self._watch.begin(do, seconds)
         try:
             send(self._process.stdin, {"do": do, "with": arguments})
-            reply = receive(self._process.stdout)
+            reply = _checked(receive(self._process.stdout))
         except OSError:
             reply = None
         except ValueError as error:  # the two sides are out of step from here on
-            self._kill()
-            raise WorkerFailure("failed", f"the worker's reply cannot be read: {error}", alive=False) from error
+            self._end()
+            reply = WorkerFailure("failed", f"the worker's reply cannot be read: {error}", alive=False)
         finally:
-            timer.cancel()
-        if reply is None:
-            if self._timed_out:
-                raise WorkerFailure("timed-out", f"'{do}' took longer than {seconds:g} s", alive=False)
-            raise WorkerFailure("crashed", self._how_it_ended(), alive=False)
-        if "error" in reply:
-            raise WorkerFailure(reply["error"]["status"], reply["error"]["reason"], alive=True)
-        return reply["result"]
+            self._watch.finish()
+        if isinstance(reply, dict) and self._watch.breach is None:
+            self._kills = kernel_kills()
+            return reply["result"]
+        failure = reply if isinstance(reply, WorkerFailure) else self._how_it_ended()
+        self._watch.drain()
+        breach = self._watch.breach
+        if breach:
+            failure = WorkerFailure(breach.status, breach.reason, alive=False)
+        failure.log = self._watch.log
+        raise failure
 
     def close(self) -> None:
         """End the worker and everything it started."""
-        self._kill()
+        self._is_closed = True
+        self._end()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._log):
-            if stream:
-                try:
-                    stream.close()
-                except OSError:
-                    continue  # the pipe's other end is gone already
+        with self._closing:
+            self._watch.close()
+            for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+                if stream:
+                    with suppress(OSError):  # the pipe's other end is gone already
+                        stream.close()
 
     def __enter__(self) -> Self:
         return self
@@ -111,23 +165,53 @@ class WorkerProcess:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
 
-    def _time_out(self) -> None:
-        self._timed_out = True
-        self._kill()
+    def _end(self) -> None:
+        with self._ending:
+            if not self._is_ended:
+                self._is_ended = True
+                self._was_alive = not process_tree.is_over(self._known)
+                process_tree.end(self._known, self._mark)
 
-    def _kill(self) -> None:
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()
+    def _how_it_ended(self) -> WorkerFailure:
+        deadline = time.monotonic() + FAREWELL_SECONDS
+        while not process_tree.is_over(self._known) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        self._end()
+        code = self._process.wait()
+        status, reason = "crashed", f"the worker ended by itself with exit code {code}"
+        if code == -signal.SIGKILL and self._was_alive:
+            reason = "the worker has been closed" if self._is_closed else "the worker hung up and did not end"
+        elif code == -signal.SIGKILL and kernel_kills() > self._kills:
+            status, reason = "out-of-memory", "the kernel ended the worker for want of memory"
+        elif code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            reason = f"the worker was ended by {name}"
+        return WorkerFailure(status, reason, alive=False)
 
-    def _how_it_ended(self) -> str:
-        try:
-            code = self._process.wait(FAREWELL_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._kill()
-            return "the worker hung up and did not end"
-        if code >= 0:
-            return f"the worker ended by itself with exit code {code}"
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        return f"the worker was ended by {name}"
+
+def kernel_kills() -> int:
+    """How many processes the kernel has ended for want of memory since the machine started; 0 where it does not tell.
+
+    Source: `oom_kill` in /proc/vmstat, which counts those of memory groups too.
+    """
+    with suppress(OSError, ValueError):
+        for line in KERNEL_COUNTERS.read_text(encoding="ascii").splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
+def _checked(reply: Any) -> dict[str, Any] | WorkerFailure | None:
+    """A reply with a result, a failure that the worker tells of, or None if the worker is gone.
+
+    Raises:
+        ValueError: it is none of these; a plugin may have written it.
+    """
+    if reply is None or (isinstance(reply, dict) and reply.keys() == {"result"}):
+        return reply
+    match reply:
+        case {"error": {"status": str(status), "reason": str(reason), "is_advice": bool(is_advice)}}:
+            if status in STATUSES:
+                return WorkerFailure(status, reason, alive=True, is_advice=is_advice)
+    raise ValueError("it is no reply")

@@ -2,40 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import harness
 from harness.catalog import Catalog
 from harness.contract import HarnessError, LayerSize
-from harness.engine.context import Context, Outcome, Progress
+from harness.engine.context import Context, Outcome, Progress, failed
 from harness.engine.measurement import Measurement
 from harness.engine.process import WorkerFailure
 from harness.engine.scoring import Scoring
 from harness.engine.verification import Verification
 from harness.environment import engine_digest
 from harness.plan import Plan, Variant, check_plan
-from harness.store import RunFolder
+from harness.store import Run, RunFolder
 
 CHECK_SIZES = (LayerSize(5, 6, 1), LayerSize(5, 6, 2))
 
 
-def execute(plan: Plan, catalog: Catalog, folder: RunFolder, data_dir: Path | None, progress: Progress | None) -> None:
-    """Run every trial of a plan. Each ends as one record in the folder's journal."""
-    context = Context(plan, catalog, folder, data_dir, progress)
+@dataclass(frozen=True)
+class Preflight:
+    """What was found out before a run.
+
+    Attributes:
+        pythons: the environment of each of the suite's interpreters, by its name.
+        broken_tasks: how loading their data ended, of the tasks whose plugin fails at it.
+    """
+
+    pythons: dict[str, dict[str, Any]]
+    broken_tasks: dict[str, Outcome]
+
+
+def execute(
+    plan: Plan,
+    catalog: Catalog,
+    folder: RunFolder,
+    data_dir: Path | None,
+    progress: Progress | None,
+    past: Run | None = None,
+    broken_tasks: Mapping[str, Outcome] | None = None,
+) -> None:
+    """Run every trial of a plan. Each ends as one record in the folder's journal.
+
+    Args:
+        plan, catalog: what to run.
+        folder: where it is kept.
+        data_dir: the user's folder of data sets.
+        progress: who is told how far it is.
+        past: what the folder holds already; only what is missing is done.
+        broken_tasks: of `preflight`.
+
+    Raises:
+        StoreError: results cannot be written any more.
+    """
+    context = Context(plan, catalog, folder, data_dir, progress, past)
+    context.broken_tasks.update(broken_tasks or {})
     verification = Verification(context)
     verification.check_all()
     Scoring(context, verification).score_all()
     Measurement(context, verification).measure_all()
 
 
-def preflight(plan: Plan, catalog: Catalog, data_dir: Path | None) -> dict[str, Any]:
+def preflight(plan: Plan, catalog: Catalog, data_dir: Path | None) -> Preflight:
     """Try what a user can get wrong before anything is written: interpreters, every task's data, and the device.
-
-    Returns:
-        the environment of each of the suite's interpreters, by its name.
 
     Raises:
         HarnessError: an interpreter cannot be started or has another version of the harness, data is missing or
@@ -43,16 +74,18 @@ def preflight(plan: Plan, catalog: Catalog, data_dir: Path | None) -> dict[str, 
     """
     context = Context(plan, catalog, data_dir=data_dir)
     pythons = {name: _interpreter(context, name, path) for name, path in plan.suite.pythons.items()}
-    if plan.suite.seeds:
-        with context.worker() as worker:
-            for task in plan.tasks:
-                try:
-                    worker.ask("load", context.seconds, task=task, data_dir=context.data_dir)
-                except WorkerFailure as failure:
-                    raise HarnessError(f"task '{task}': {failure.reason}") from failure
+    broken: dict[str, Outcome] = {}
+    for task in plan.tasks if plan.suite.seeds else ():
+        try:
+            with context.worker([], task) as worker:
+                worker.ask("load", context.seconds, task=task, data_dir=context.data_dir)
+        except WorkerFailure as failure:
+            if failure.is_advice:
+                raise HarnessError(f"task '{task}': {failure.reason}") from failure
+            broken[task] = failed(failure)
     if plan.suite.device != "cpu":
         _require_device(context)
-    return pythons
+    return Preflight(pythons, broken)
 
 
 def check_parity(catalog: Catalog, name: str, device: str, dtype: str) -> Iterator[tuple[Variant, str, Outcome]]:
@@ -74,7 +107,7 @@ def check_parity(catalog: Catalog, name: str, device: str, dtype: str) -> Iterat
 
 def _interpreter(context: Context, name: str, path: str) -> dict[str, Any]:
     try:
-        with context.worker(name) as worker:
+        with context.started(path, None) as worker:
             found: dict[str, Any] = worker.ask("environment", context.seconds)
     except WorkerFailure as failure:
         if isinstance(failure.__cause__, OSError):
@@ -104,7 +137,7 @@ def _require_device(context: Context) -> None:
     for trial in context.plan.of("parity"):
         if trial.variant.runtime not in reasons:
             try:
-                with context.worker(trial.variant.python) as worker:
+                with context.worker([trial.variant]) as worker:
                     worker.ask("open", context.seconds, key="", **context.variant(trial))
                 return
             except WorkerFailure as failure:

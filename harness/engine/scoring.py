@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from harness.engine.accuracy import METRICS
-from harness.engine.context import Context, Outcome, grouped
+from harness.engine.context import Context, Outcome, failed, grouped
 from harness.engine.process import WorkerFailure
 from harness.engine.verification import Verification
 from harness.plan import Trial, Variant
@@ -24,25 +25,52 @@ class Scoring:
         self._trained: dict[tuple[Variant, str, int | None], tuple[Outcome, dict[str, Any]]] = {}
 
     def score_all(self) -> None:
-        """Train, then score; one record an accuracy trial."""
-        trainings = {(t.trained_by, t.task, t.seed): t for t in self._trials if t.trained_by}
-        jobs = [replace(trial, variant=variant) for (variant, _, _), trial in trainings.items() if variant]
-        others = [t for t in self._trials if t.trained_by != t.variant]
+        """Train, then score; one record an accuracy trial. What a resumed run holds is not done again."""
+        self._recall()
+        todo = [t for t in self._trials if not self._context.ended(t)]
+        trainings = {(t.trained_by, t.task, t.seed): t for t in todo if t.trained_by}
+        jobs = [
+            replace(trial, variant=key[0])
+            for key, trial in trainings.items()
+            if key[0] and (key[0], *key[1:]) not in self._trained
+        ]
+        others = [t for t in todo if t.trained_by != t.variant]
         self._context.phase("accuracy", len(jobs) + len(others))
         self._context.parallel(self._train, grouped(jobs, lambda t: (t.variant, t.task)))
         self._context.parallel(self._evaluate, grouped(others, lambda t: (t.variant, t.task)))
 
+    def _recall(self) -> None:
+        """The trainings that a resumed run holds."""
+        past = self._context.past
+        if past is None:
+            return
+        scores = past.scores.set_index("trial")["score"].to_dict()
+        for key, trial in self._planned.items():
+            outcome = self._context.ended(trial)
+            if outcome and trial.trained_by == trial.variant:
+                self._trained[key] = (outcome, {"score": scores.get(trial.id)})
+        trainers = {str(t.trained_by): t.trained_by for t in self._trials if t.trained_by}
+        for row in past.trainings:
+            if trainer := trainers.get(row["variant"]):
+                result = {"score": row["score"]}
+                self._trained[trainer, row["task"], row["seed"]] = (Outcome(row["status"], row["reason"]), result)
+
     def _train(self, trials: list[Trial]) -> None:
         """Train these seeds of one variant on one task; some are no rows of their own but serve others."""
         untrainable = self._verification.outcomes.get((trials[0].variant, trials[0].task), Outcome())
+        untrainable = self._context.broken_tasks.get(trials[0].task, untrainable)
         if untrainable.status in ("ok", "wrong"):
             answers = self._ask_each("train", trials, self._training)
         else:  # it could not even be opened or run
             answers = ((trial, untrainable, {}) for trial in trials)
         for trial, outcome, result in answers:
-            self._trained[trial.variant, trial.task, trial.seed] = (outcome, result)
-            planned = self._planned.get((trial.variant, trial.task, trial.seed))
-            self._finish(planned or trial, outcome, result, record=planned is not None)
+            key = (trial.variant, trial.task, trial.seed)
+            self._trained[key] = (outcome, result)
+            if key not in self._planned:
+                facts = {"variant": str(trial.variant), "task": trial.task, "seed": trial.seed}
+                facts |= {"status": outcome.status, "reason": outcome.reason, "score": result.get("score")}
+                self._context.record_training(facts)
+            self._finish(self._planned.get(key, trial), outcome, result, record=key in self._planned)
 
     def _evaluate(self, trials: list[Trial]) -> None:
         ready = []
@@ -67,6 +95,8 @@ class Scoring:
         outcome, _ = self._trained[trial.trained_by, trial.task, trial.seed]
         if outcome.status != "ok":
             return Outcome("skipped", f"training {trial.trained_by} ended as {outcome.status}: {outcome.reason}")
+        if missing := [path for path in self._files(trial.trained_by, trial) if not Path(path).exists()]:
+            return Outcome("skipped", f"{trial.trained_by} was trained, but {Path(missing[0]).name} is gone")
         return None
 
     def _ask_each(
@@ -75,20 +105,20 @@ class Scoring:
         """Ask one worker for each trial in turn; a worker that dies costs only the trial it was at."""
         rest = list(trials)
         while rest:
-            with self._context.worker(rest[0].variant.python) as worker:
-                while rest:
-                    trial = rest.pop(0)
-                    request = {"task": trial.task, "data_dir": self._context.data_dir, **arguments(trial)}
-                    try:
-                        yield (
-                            trial,
-                            Outcome(),
-                            worker.ask(do, self._context.seconds, **request, **self._context.variant(trial)),
-                        )
-                    except WorkerFailure as failure:
-                        yield trial, Outcome(failure.status, failure.reason), {}
-                        if not failure.alive:
-                            break
+            try:
+                with self._context.worker([rest[0].variant], rest[0].task) as worker:
+                    while rest:
+                        trial = rest.pop(0)
+                        request = {"task": trial.task, "data_dir": self._context.data_dir, **arguments(trial)}
+                        request |= self._context.variant(trial)
+                        try:
+                            yield trial, Outcome(), worker.ask(do, self._context.seconds, **request)
+                        except WorkerFailure as failure:
+                            yield trial, failed(failure), {}
+                            if not failure.alive:
+                                break
+            except WorkerFailure as failure:  # it could not be started
+                yield rest.pop(0), failed(failure), {}
 
     def _training(self, trial: Trial) -> dict[str, Any]:
         weights, predictions = self._files(trial.variant, trial)

@@ -8,11 +8,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from harness.contract import LayerSize
-from harness.engine.context import Context, Outcome, grouped
+from harness.engine.context import Context, Outcome, failed, grouped
 from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.gradients import GradientCheck, judge_gradients
 from harness.parity import EQUATIONS, Observation, judge
 from harness.plan import Trial, Variant
+
+RESTING_CORES = 0.2  # what an idle worker may use
 
 
 class Verification:
@@ -28,11 +30,21 @@ class Verification:
         self.outcomes: dict[tuple[Variant, str], Outcome] = {}
 
     def check_all(self) -> None:
-        """Check every variant of the plan, each in a worker of its own; one record each."""
-        trials = self._context.plan.of("parity")
-        self._context.phase("parity", len(trials))
-        self._context.parallel(self._find_yardstick, list({(t.architecture, t.size): t for t in trials}.values()))
-        self._context.parallel(self._check_variant, grouped(trials, lambda t: t.variant))
+        """Check every variant of the plan, each in a worker of its own; one record each.
+
+        What a resumed run knows already is not checked again, and a yardstick that nothing needs is not observed.
+        """
+        context = self._context
+        trials = []
+        for trial in context.plan.of("parity"):
+            if outcome := context.ended(trial):
+                self.outcomes[trial.variant, trial.task] = outcome
+            else:
+                trials.append(trial)
+        needed = [t for t in context.plan.trials if t.kind != "accuracy" and not context.ended(t)]
+        context.phase("parity", len(trials))
+        context.parallel(self._find_yardstick, list({(t.architecture, t.size): t for t in needed}.values()))
+        context.parallel(self._check_variant, grouped(trials, lambda t: t.variant))
 
     def check(self, worker: WorkerProcess, trial: Trial, moment: str) -> tuple[Outcome, list[dict[str, Any]]]:
         """Check one session in a worker, opening it first unless the moment is `after`.
@@ -69,14 +81,24 @@ class Verification:
         reason = judge_gradients([GradientCheck(**row) for row in rows])
         return Outcome("wrong", reason) if reason else Outcome(), rows
 
+    def unrest(self, worker: WorkerProcess) -> Outcome | None:
+        """What is wrong with a worker that should be idle: work that goes on after a call has returned."""
+        busy: float = worker.ask("idle", self._context.seconds)["busy_cores"]
+        if busy < RESTING_CORES:
+            return None
+        text = f"{busy:.2f} cores are busy after its calls have returned; a call must return when its work is finished"
+        return Outcome("failed", text)
+
     def _check_variant(self, trials: list[Trial]) -> None:
         for trial in trials:
             rows: list[dict[str, Any]] = []
             try:
-                with self._context.worker(trial.variant.python) as worker:
+                with self._context.worker([trial.variant]) as worker:
                     outcome, rows = self.check(worker, trial, "first")
+                    if outcome.status == "ok":
+                        outcome = self.unrest(worker) or outcome
             except WorkerFailure as failure:
-                outcome = Outcome(failure.status, failure.reason)
+                outcome = failed(failure)
             self.outcomes[trial.variant, trial.task] = outcome
             self._context.record(trial, outcome, parity=[{"process": 0, **row} for row in rows])
             self._context.step(f"{trial.variant} on {trial.task}: {outcome.status}")
@@ -88,21 +110,35 @@ class Verification:
         those equations; the tables say which it was.
         """
         key = (trial.architecture, trial.size)
-        request = {"shapes": self._shapes(trial), **self._context.variant(trial)}
-        try:
-            with self._context.worker() as worker:
-                rows = worker.ask("equations", self._context.seconds, **request)
-        except WorkerFailure as failure:
-            self._yardsticks[key] = failure
+        yardstick = self._context.plan.yardsticks.get(trial.architecture)
+        found = self._equations(trial, yardstick)
+        if isinstance(found, WorkerFailure):
+            self._yardsticks[key] = found
             return
-        equations = [Observation(**row) for row in rows]
-        self._yardsticks[key] = (EQUATIONS, equations)
-        model = self._context.plan.yardsticks.get(trial.architecture)
-        if model is not None:
-            with contextlib.suppress(WorkerFailure), self._context.worker() as worker:
-                observations = self._observe(worker, replace(trial, variant=model))
-                if judge(observations, equations, trial.dtype).passed:
-                    self._yardsticks[key] = (str(model), observations)
+        self._yardsticks[key] = (EQUATIONS, found)
+        if yardstick is not None:
+            with contextlib.suppress(WorkerFailure), self._context.worker([yardstick]) as worker:
+                observations = self._observe(worker, replace(trial, variant=yardstick))
+                if judge(observations, found, trial.dtype).passed:
+                    self._yardsticks[key] = (str(yardstick), observations)
+
+    def _equations(self, trial: Trial, yardstick: Variant | None) -> list[Observation] | WorkerFailure:
+        """The oracle's own equations, asked of the first plugin with this architecture that can be asked."""
+        same = [t.variant for t in self._context.plan.trials if t.architecture == trial.architecture]
+        variants = {variant.model: replace(variant, python="") for variant in reversed(same)}
+        if yardstick is not None:
+            variants[yardstick.model] = yardstick
+        failure: WorkerFailure | None = None
+        for variant in reversed(variants.values()):
+            request = {"shapes": self._shapes(trial), **self._context.variant(replace(trial, variant=variant))}
+            try:
+                with self._context.worker([variant]) as worker:
+                    rows = worker.ask("equations", self._context.seconds, **request)
+                return [Observation(**row) for row in rows]
+            except WorkerFailure as error:
+                failure = failure or error
+        assert failure
+        return failure
 
     def _observe(self, worker: WorkerProcess, trial: Trial, opened: bool = False) -> list[Observation]:
         key, seconds = trial.session, self._context.seconds

@@ -7,6 +7,7 @@ Whatever plugins print goes to the worker's log instead.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import math
 import os
@@ -15,26 +16,38 @@ import random
 import statistics
 import struct
 import sys
+import threading
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from harness.engine.process_state import ProcessState
+
 if TYPE_CHECKING:
-    from harness.catalog import Catalog
+    from importlib.metadata import EntryPoint
+
+    from harness.catalog import Catalog, Plugin
     from harness.contract import Data, Model, Runtime, Session, SessionOptions, Trainer
     from harness.engine.timing import Sample
 
+HEADER, ENCODER, DECODER = struct.Struct("!I"), json.JSONEncoder(), json.JSONDecoder()  # a plugin may patch json's own
+PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+MOST_MESSAGE, MOST_PLACES, MOST_FRAMES = 500, 240, 3  # characters of parts of a reason, and frames in it
+MOST_TRACEBACK = 100_000  # characters of it in the log; a message may be as long as its author likes
+IDLE_CORES = 0.2  # a thread that spins uses a whole one
+IDLE_WINDOW_SECONDS, IDLE_MOST_SECONDS = 0.02, 1.0
+CHILDREN_WINDOW_SECONDS = 0.2  # the system counts other processes' time in steps of 10 ms
 
 
 def send(stream: IO[bytes], message: Any) -> None:
     """Write one message."""
-    body = json.dumps(message).encode()
-    stream.write(struct.pack("!I", len(body)) + body)
+    stream.write(_packed(message))
     stream.flush()
 
 
@@ -42,29 +55,70 @@ def receive(stream: IO[bytes]) -> Any:
     """Read one message; None when the other side is gone.
 
     Raises:
-        ValueError: the message is too long or broken.
+        ValueError: the message is too long, nested too deeply, or broken.
     """
     header = stream.read(4)
     if len(header) < 4:
         return None
-    (length,) = struct.unpack("!I", header)
+    (length,) = HEADER.unpack(header)
     if length > MAX_MESSAGE_BYTES:
         raise ValueError(f"a message of {length} bytes")
     body = stream.read(length)
-    return json.loads(body) if len(body) == length else None
+    if len(body) < length:
+        return None
+    try:
+        return DECODER.decode(body.decode())
+    except RecursionError as error:
+        raise ValueError("a message that is nested too deeply") from error
+
+
+def _packed(message: Any) -> bytes:
+    body = ENCODER.encode(message).encode()
+    return HEADER.pack(len(body)) + body
 
 
 class Worker:
     """What lives in a worker process between requests: the catalog, the data sets and the open sessions."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, state: ProcessState | None = None) -> None:
+        self._state = state
+        self._surveyed: Catalog | None = None
         self._data: dict[tuple[str, str | None], Data] = {}
         self._open: dict[str, tuple[Session, Any]] = {}
         self._trainers: dict[str, Trainer] = {}
         self._oracle: dict[Any, Any] = {}  # the reference's answers; they are asked of every instance
         self._ballast: deque[bytearray] = deque(maxlen=64)
+        self._random = random.Random()  # not everybody's: a plugin may seed that
         self._timing: Timing | None = None
+
+    @cached_property
+    def _catalog(self) -> Catalog:
+        """Every plugin, or those that `HARNESS_PLUGINS` names; loaded when first needed."""
+        from harness.catalog import discover
+
+        return discover()
+
+    @cached_property
+    def _installed(self) -> list[tuple[Plugin, EntryPoint]]:
+        from harness.catalog import installed_plugins
+
+        return installed_plugins()
+
+    def plugins(self) -> list[dict[str, Any]]:
+        """What plugins are installed, by their metadata alone."""
+        return [asdict(plugin) for plugin, _ in self._installed]
+
+    def load_plugin(self, index: int) -> dict[str, Any]:
+        """Load one of `plugins` by its place; gives the description of all that were loaded so far."""
+        from harness.catalog import Catalog, load_plugin
+        from harness.description import describe
+
+        plugin, entries = load_plugin(*self._installed[index])
+        known = self._surveyed or Catalog((), ())
+        together = Catalog((*known.plugins, plugin), (*known.entries, *entries))
+        description = describe(together)
+        self._surveyed = together  # only what could be described
+        return description
 
     def environment(self) -> dict[str, Any]:
         """What this interpreter is: versions of Python, harness, plugins and what they require, and commits."""
@@ -89,7 +143,7 @@ class Worker:
         from harness.parity import probe_weights
 
         model, runtime, options = self._variant(**variant)
-        self._ballast.extend(bytearray(random.randrange(16, 65536)) for _ in range(8))
+        self._ballast.extend(bytearray(self._random.randrange(16, 65536)) for _ in range(8))
         weights = probe_weights(model.architecture, options.size, options.dtype)
         session = runtime.open(model, weights, options)
         self._open[key] = (session, (model, runtime, options, weights))
@@ -151,6 +205,8 @@ class Worker:
         model, runtime, options = self._variant(**variant)
         data = self._task_data(task, data_dir)
         weights, curve, predictions = accuracy.train(model, runtime, self._catalog.task(task), data, seed, options)
+        if self._state:
+            self._state.restore()  # a mask or a folder that training changed must not reach these files
         save_file(weights, weights_path)
         _save_array(predictions_path, predictions)
         return {
@@ -219,6 +275,26 @@ class Worker:
         timing, self._timing = self._timing, None
         return timing.finish()
 
+    def idle(self) -> dict[str, float]:
+        """How many cores this process and its descendants keep busy while nothing is asked of it.
+
+        Threads may spin for a moment after a call. So it waits for a window of 20 ms, or 200 ms with descendants, below
+        0.2 cores, for 1 s at most; the last window counts.
+        """
+        import psutil
+
+        from harness.engine.process_tree import cpu_seconds, tree
+
+        this, end = psutil.Process(), time.monotonic() + IDLE_MOST_SECONDS
+        while True:
+            below = cpu_seconds(tree(this)[1:])
+            begin, own = time.monotonic(), time.process_time()
+            threading.Event().wait(CHILDREN_WINDOW_SECONDS if below else IDLE_WINDOW_SECONDS)
+            used, seconds = time.process_time() - own, time.monotonic() - begin
+            used += sum(now - below.get(process, 0.0) for process, now in cpu_seconds(tree(this)[1:]).items())
+            if used < IDLE_CORES * seconds or begin + seconds >= end:
+                return {"busy_cores": used / seconds}
+
     def release(self) -> dict[str, Any]:
         """Close all sessions, the last opened first, and forget all trainers; the next to open are new instances.
 
@@ -229,8 +305,8 @@ class Worker:
             _, (session, _) = self._open.popitem()
             try:
                 session.close()
-            except Exception as error:
-                traceback.print_exception(error)
+            except BaseException as error:  # SystemExit too, as in `serve`
+                _print_traceback(error)
         return {}
 
     def _subject(self, name: str, key: str, scenario: str, batch: int, time: int, task: str, seed: int) -> Any:
@@ -316,26 +392,53 @@ def parity_cases(shapes: list[tuple[int, int]]) -> list[Any]:
     return list(dict.fromkeys([*GRID, *(Case(batch, time, state=False) for batch, time in shapes)]))
 
 
-def serve(handlers: Callable[[], Any], requests: IO[bytes], replies: IO[bytes]) -> None:
-    """Answer requests until the engine is gone. An exception becomes a reply; the worker lives on."""
-    target = None
+def serve(
+    handlers: Callable[[], Any], requests: IO[bytes], replies: IO[bytes], restore: Callable[[], None] = lambda: None
+) -> None:
+    """Answer requests until the engine is gone. An exception becomes a reply; the worker lives on.
+
+    Args:
+        handlers: makes the object whose methods answer; called for the first request, and again if it raises.
+        requests, replies: where messages come from and go to.
+        restore: called before every reply; see `ProcessState.restore`.
+    """
+    target, own = None, os.getpid()
     while (request := receive(requests)) is not None:
         try:
             target = target or handlers()
-            send(replies, {"result": getattr(target, request["do"])(**request["with"])})
+            reply = _packed({"result": getattr(target, request["do"])(**request["with"])})
         except BaseException as error:  # a plugin may raise anything, SystemExit included; it must become a row
-            send(replies, {"error": _describe(error)})
+            reply = _packed({"error": describe_failure(error)})
+        if os.getpid() != own:
+            os._exit(0)  # a plugin forked and let the child return; only one of us may answer
+        restore()
+        replies.write(reply)
+        replies.flush()
 
 
-def _describe(error: BaseException) -> dict[str, str]:
-    from harness.contract import HarnessError, Unsupported, one_line
+def describe_failure(error: BaseException) -> dict[str, Any]:
+    """What an exception means for the request, as `WorkerFailure` tells it; innermost first, where it was raised.
 
-    with contextlib.suppress(Exception):  # the log may have been closed
-        traceback.print_exception(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" [{Path(frames[-1].filename).name}:{frames[-1].lineno}]" if frames else ""
-    reason = one_line(error) + ("" if isinstance(error, HarnessError) else place)
-    return {"status": "unsupported" if isinstance(error, Unsupported) else "failed", "reason": reason[:1000]}
+    Want of memory is told from the type: a MemoryError, or a name with OutOfMemory, as frameworks call theirs.
+    """
+    from harness.contract import MOST_REASON, HarnessError, Unsupported, printable
+
+    _print_traceback(error)
+    kind = type(error)
+    if issubclass(kind, HarnessError):
+        status = "unsupported" if issubclass(kind, Unsupported) else "failed"
+        return {"status": status, "reason": printable(error, MOST_REASON), "is_advice": True}
+    is_memory = issubclass(kind, MemoryError) or any("OutOfMemory" in base.__name__ for base in kind.__mro__)
+    frames = deque(traceback.walk_tb(error.__traceback__), maxlen=MOST_FRAMES)
+    places = [f"{Path(f.f_code.co_filename).name}:{line} in {f.f_code.co_name}" for f, line in reversed(frames)]
+    reason = f"{printable(kind.__name__, MOST_PLACES)}: {printable(error, MOST_MESSAGE) or 'no message'}"
+    reason += f" [{printable(' < '.join(places), MOST_PLACES)}]" if places else ""
+    return {"status": "out-of-memory" if is_memory else "failed", "reason": reason, "is_advice": False}
+
+
+def _print_traceback(error: BaseException) -> None:
+    with contextlib.suppress(BaseException):  # the log may have been closed, and the exception may be a strange one
+        print("".join(traceback.format_exception(error))[:MOST_TRACEBACK], file=sys.stderr)
 
 
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
@@ -351,19 +454,18 @@ def _save_array(path: str, array: Any) -> None:
 
 def main() -> None:
     """Take the standard streams for the engine, give plugins the log in their place, and serve."""
+    with contextlib.suppress(OSError):  # whoever uses up the machine's memory is to be ended, and not the engine
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    with contextlib.suppress(AttributeError, OSError):  # Linux: what outlives its own parent is this one's child then
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115  lives as long as the process
-
-    def worker() -> Worker:
-        from harness.catalog import discover
-
-        return Worker(discover())
-
-    serve(worker, requests, replies)
+    state = ProcessState()
+    serve(lambda: Worker(state), requests, replies, state.restore)
 
 
 if __name__ == "__main__":

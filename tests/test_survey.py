@@ -1,0 +1,325 @@
+"""The survey: what plugins give is known to the engine, and none of their code has run in its process."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from strangers import World
+
+import harness.engine.survey
+from harness import LSTM, HarnessError, LayerSize, SessionOptions, Trainable
+from harness.catalog import discover
+from harness.description import describe, from_description
+from harness.engine.process import WorkerProcess
+from harness.engine.survey import survey
+from harness.plan import make_plan
+from harness.suite import Suite
+
+MODELS = "import os, harness\nfrom strangers import plain_model\n@harness.hookimpl\ndef harness_models():\n    "
+OWN = "harness.Architecture('own', 1, {}, print)"
+TALK = (
+    "import os, struct\nbody = b'{}'\nfor number in range(3, 30):\n    try:\n"
+    "        os.write(number, struct.pack('!I', len(body)) + body)\n    except OSError: pass"
+)
+# what a plugin's module does, and why the others have to go on without it
+HOSTILE = {
+    "segfault": ("import ctypes\nctypes.string_at(0)", "crashed: the worker was ended by SIGSEGV while it was loaded"),
+    "exit": ("import os\nos._exit(3)", "crashed: the worker ended by itself with exit code 3 while it was loaded"),
+    "leaves": ("import sys\nsys.exit('bye')", "SystemExit: bye"),
+    "exit-in-hook": (MODELS + "os._exit(4)", "exit code 4 while it was loaded"),
+    "exit-in-shapes": (
+        MODELS + f"return [harness.Model('m', {OWN.format('lambda size: os._exit(5)')}, 'plain', dict)]",
+        "exit code 5 while it was loaded",
+    ),
+    "interrupt": ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+    "mute": ("class Mute(Exception):\n    def __str__(self): raise SystemExit\nraise Mute", "Mute: (its text cannot"),
+    "flood": (MODELS + "\n    while True:\n        yield plain_model()", "it gives more than 1000 models"),
+    "deaf": ("import os\nos.closerange(3, 100)", "while it was loaded"),
+    "talks-nonsense": (TALK.format("[" * 100), "the worker's reply cannot be read"),
+    "talks-of-nothing": (TALK.format('{"result": {}}'), "what it says of itself cannot be read: KeyError"),
+    "talks-of-others": (
+        TALK.format('{"result": {"plugins": [], "architectures": [], "entries": []}}'),
+        "what it says of itself is about others",
+    ),
+    "long-name": (MODELS + "return [plain_model('x' * 10_000_000)]", "'xxx"),
+}
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path / "plugins", monkeypatch)
+
+
+def failures(**arguments: Any) -> dict[str, str | None]:
+    return {plugin.name: plugin.failure for plugin in survey(**arguments).plugins}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_plugin_is_kept_with_its_reason_and_harms_no_other(world: World, kind: str) -> None:
+    source, reason = HOSTILE[kind]
+    world.add(kind, source)
+    world.add_plain("aaa", first="")
+    world.add_plain("zzz", last="")
+    catalog = survey()
+    found = {plugin.name: plugin.failure for plugin in catalog.plugins}
+    assert list(found) == ["aaa", kind, "zzz"]
+    said = found[kind]
+    assert said
+    assert reason in said
+    assert said.isprintable()
+    assert len(said) <= 1000
+    assert found["aaa"] is found["zzz"] is None
+    assert catalog.names("model") == ["first", "last"]
+
+
+def test_of_many_hostile_plugins_each_has_its_own_reason(world: World) -> None:
+    world.add_plain("plain")
+    chosen = ("segfault", "exit", "leaves", "exit-in-shapes", "flood")
+    for kind in chosen:
+        world.add(kind, HOSTILE[kind][0])
+    found = failures()
+    for kind in chosen:
+        assert HOSTILE[kind][1] in str(found[kind])
+    assert found["plain"] is None
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["while True: pass", MODELS + "\n    while True: pass\n    yield", "import time\nwhile True:\n    time.sleep(9)"],
+)
+def test_a_plugin_that_does_not_come_back_is_ended(world: World, source: str) -> None:
+    world.add_plain("aaa")
+    world.add("hangs", source)
+    assert failures(seconds=3.0) == {"aaa": None, "hangs": "timed-out: loading it took longer than 3 s"}
+
+
+def test_a_plugin_that_prints_without_end_is_ended(world: World) -> None:
+    world.add_plain("aaa")
+    world.add("prints", "while True: print('x' * 10_000)")
+    found = failures(seconds=10.0)
+    assert found["aaa"] is None
+    assert "printed more than" in str(found["prints"])
+
+
+def test_what_a_plugin_changes_in_its_process_does_not_reach_this_one(world: World) -> None:
+    world.add(
+        "meddler",
+        "import builtins, os, signal, warnings\n"
+        "os.chdir('/')\nos.umask(0o777)\nos.environ['MEDDLED'] = '1'\nwarnings.simplefilter('ignore')\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "builtins.len = lambda _: 3\n" + MODELS + "return [plain_model()]",
+    )
+    umask = os.umask(0o022)
+    os.umask(umask)
+    before = Path.cwd(), umask, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    survey()
+    umask = os.umask(umask)
+    assert (Path.cwd(), umask, signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert "MEDDLED" not in os.environ
+    assert len("four") == 4
+
+
+def test_a_survey_imports_no_plugin(world: World) -> None:
+    world.add_plain("plain")
+    assert survey().names("model") == ["plain-lstm"]
+    assert "stranger_plain" not in sys.modules
+
+
+def test_sound_and_broken_plugins_need_one_worker(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Counted(WorkerProcess):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            started.append(options)
+            super().__init__(*arguments, **options)
+
+    monkeypatch.setattr(harness.engine.survey, "WorkerProcess", Counted)
+    world.add_plain("one", first="")
+    world.add_plain("two", second="")
+    world.add("sick", "raise ValueError('flu')")
+    assert failures() == {"one": None, "sick": "ValueError: flu", "two": None}
+    assert len(started) == 1
+
+
+def test_an_interruption_ends_the_survey(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.add_plain("plain")
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(WorkerProcess, "ask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        survey()
+
+
+def test_plugins_that_change_while_they_are_loaded_are_told_of(world: World) -> None:
+    world.add("aaa", "raise ValueError")
+    world.add(
+        "multiplies",
+        "import os, pathlib\nhere = pathlib.Path(__file__).parent\ninfo = here / 'more-1.0.dist-info'\ninfo.mkdir()\n"
+        "(info / 'entry_points.txt').write_text('[harness]\\nmore = more')\nos._exit(1)",
+    )
+    with pytest.raises(HarnessError, match="plugins changed while they were loaded; try again"):
+        survey()
+
+
+def test_a_worker_that_cannot_be_started_is_told_of(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(world.folder / "no-python"))
+    with pytest.raises(HarnessError, match="a worker cannot be started: No such file or directory"):
+        survey()
+
+
+class TestChoosing:
+    def test_the_chosen_plugins_alone_are_imported(self, world: World, tmp_path: Path) -> None:
+        world.add_plain("plain")
+        world.add("other", f"open({str(tmp_path / 'imported')!r}, 'w').close()")
+        assert failures(only=["plain"]) == {"plain": None}
+        assert not (tmp_path / "imported").exists()
+
+    def test_the_environment_chooses_where_nobody_else_does(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.add_plain("plain")
+        world.add_plain("other", second="")
+        monkeypatch.setenv("HARNESS_PLUGINS", " plain, ")
+        assert failures() == {"plain": None}
+        assert failures(only=["other"]) == {"other": None}
+
+    @pytest.mark.parametrize("by", ["argument", "environment"])
+    def test_an_unknown_plugin_is_told_of_before_anything_is_imported(
+        self, world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by: str
+    ) -> None:
+        world.add("plain", f"open({str(tmp_path / 'imported')!r}, 'w').close()")
+        world.add_plain("other")
+        monkeypatch.setenv("HARNESS_PLUGINS", "plain,plane")
+        with pytest.raises(HarnessError, match=r"no plugin is called 'plane'; did you mean 'plain'\?"):
+            survey(["plain", "plane"] if by == "argument" else None)
+        assert not (tmp_path / "imported").exists()
+
+
+class TestStandIns:
+    def test_a_plan_made_of_them_is_the_plan_made_of_plugins(self, world: World) -> None:
+        world.add_plain("one", first="", second="refuses")
+        world.add("two", MODELS + "return [plain_model('third', yardstick=True, takes_lengths=True)]")
+        world.add(
+            "three",
+            MODELS + f"return [harness.Model('nothing', {OWN.format('lambda size: {}')}, 'plain', dict),"
+            "harness.Model('odd', harness.Architecture('odd', 2, dict, print, ('s',)), 'plain', dict)]",
+        )
+        plan = make_plan(Suite(), survey())
+        assert plan == make_plan(Suite(), discover())
+        assert plan.floors == ("own",)
+        assert plan.yardsticks["lstm"].model == "third"
+
+    def test_models_that_mean_different_things_by_a_name_differ(self, world: World) -> None:
+        world.add_plain("one")
+        lstm = "harness.Architecture('lstm', 1, dict, print)"
+        world.add("two", MODELS + f"return [harness.Model('m', {lstm}, 'plain', dict)]")
+        catalog = survey()
+        assert catalog.model("plain-lstm").architecture != catalog.model("m").architecture
+        with pytest.raises(HarnessError, match="mean different things by architecture 'lstm'"):
+            make_plan(Suite(), catalog)
+
+    def test_they_say_what_plugins_say_and_can_do_nothing(self, world: World) -> None:
+        world.add_plain("plain")
+        catalog = survey()
+        model, runtime, task = catalog.model("plain-lstm"), catalog.runtime("plain"), catalog.task("tiny")
+        assert isinstance(runtime, Trainable)
+        assert (model.architecture.name, model.architecture.state_names) == ("lstm", LSTM.state_names)
+        assert (task.time, task.recipe.epochs, task.description) == (5, 2, "twenty rows")
+        assert catalog.entry("task", "tiny").plugin.distribution == "stranger-plain"
+        size = LayerSize(1, 2)
+        for call in (
+            lambda: model.build(input_size=1, hidden_size=2, num_layers=1),
+            lambda: model.to_parameters({}),
+            lambda: model.architecture.weight_shapes(size),
+            lambda: runtime.open(model, {}, SessionOptions(size)),
+            lambda: runtime.initial_weights(model, size, 0),
+            lambda: task.load(None),
+        ):
+            with pytest.raises(HarnessError, match="plugins' code runs in workers only"):
+                call()
+
+    def test_a_runtime_that_does_not_train_is_no_trainable(self, world: World) -> None:
+        world.add(
+            "still",
+            "import harness\nclass Still:\n    name, frameworks, description = 'still', {'plain'}, ''\n"
+            "    def open(self, *_): pass\n@harness.hookimpl\ndef harness_runtimes(): return [Still()]",
+        )
+        assert not isinstance(survey().runtime("still"), Trainable)
+
+    def test_long_and_odd_descriptions_become_one_short_line(self, world: World) -> None:
+        world.add("odd", MODELS + "return [plain_model(description='\\x1b[2J\\n\\u202e' + 'x' * 10_000_000)]")
+        started = time.process_time()
+        description = survey().model("plain-lstm").description
+        assert description.startswith("\\x1b[2J \\u202exxx")
+        assert len(description) == 200
+        assert time.process_time() - started < 1
+
+
+@pytest.fixture
+def description(world: World) -> dict[str, Any]:
+    world.add_plain("plain")
+    found: dict[str, Any] = describe(discover())
+    return found
+
+
+def test_a_description_survives_json_and_describes_itself(description: dict[str, Any]) -> None:
+    catalog = from_description(json.loads(json.dumps(description)))
+    assert describe(catalog) == description
+
+
+def changed(description: dict[str, Any], *path: Any, to: Any) -> dict[str, Any]:
+    whole = copy.deepcopy(description)
+    place: Any = whole
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = to
+    return whole
+
+
+@pytest.mark.parametrize(
+    ("path", "to"),
+    [
+        (["entries", 0, "name"], "../x"),
+        (["entries", 0, "architecture"], 7),
+        (["entries", 0, "architecture"], None),
+        (["entries", 0, "plugin"], 7),
+        (["entries", 0, "kind"], "suite"),
+        (["entries", 0, "framework"], "=cmd()"),
+        (["entries", 0, "takes_lengths"], 1),
+        (["entries", 0, "surprise"], 1),
+        (["entries", 1, "frameworks"], [["plain"]]),
+        (["entries", 1, "frameworks"], 3),
+        (["entries", 2, "task", "time"], 0),
+        (["entries", 2, "task"], []),
+        (["entries", 2, "recipe", "learning_rate"], "fast"),
+        (["entries", 2, "recipe", "momentum"], 0.9),
+        (["architectures", 0, "directions"], 3),
+        (["architectures", 0, "state_names"], []),
+        (["architectures", 0], None),
+        (["plugins", 0], {}),
+        (["plugins"], None),
+        (["entries"], {"a": 1}),
+    ],
+)
+def test_a_description_that_is_none_is_refused_in_one_line(
+    description: dict[str, Any], path: list[Any], to: Any
+) -> None:
+    with pytest.raises(HarnessError) as raised:
+        from_description(changed(description, *path, to=to))
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize("nonsense", [None, [], {}, "text", 3, {"plugins": [], "entries": []}])
+def test_what_is_no_description_at_all_is_refused(nonsense: Any) -> None:
+    with pytest.raises(HarnessError, match="what it says of itself cannot be read"):
+        from_description(nonsense)
