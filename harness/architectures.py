@@ -35,3 +35,4 @@ def _reference(weights: Mapping[str, FloatArray], inputs: Inputs, size: LayerSiz
 
 LSTM = Architecture("lstm", 1, lambda size: lstm_weight_shapes(size, 1), _reference)
 BILSTM = Architecture("bilstm", 2, lambda size: lstm_weight_shapes(size, 2), _reference)
+BUILT_IN = (LSTM, BILSTM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import re
 import signal
 import sys
@@ -16,6 +17,7 @@ import click
 import harness
 from harness.contract import HarnessError, one_line
 from harness.journal import StoreError
+from harness.notices import say
 
 EXIT_CODES = """\b
 Exit codes:
@@ -25,6 +27,7 @@ Exit codes:
   70  a bug of the harness itself
   74  the results cannot be written any more; finished trials are kept
   130, 143, 129  ended by Ctrl-C, SIGTERM or SIGHUP; finished trials are kept"""
+UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 MOST_MINUTES = 10_080  # a week
 GATE_EXIT_CODES = """\b
 Exit codes:
@@ -34,7 +37,7 @@ Exit codes:
 
 
 class Terminated(KeyboardInterrupt):
-    """The command was asked to end by a signal other than Ctrl-C's."""
+    """The command was asked to end by a signal."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -49,17 +52,21 @@ class Group(click.Group):
                 return super().invoke(ctx)
         except HarnessError as error:
             text = str(error)
-            click.echo(f"harness: {text if text.isprintable() else repr(text)[1:-1]}", err=True)
+            say(f"harness: {text if text.isprintable() else repr(text)[1:-1]}")
             ctx.exit(74 if isinstance(error, StoreError) else 2)
         except KeyboardInterrupt as interruption:
             number = getattr(interruption, "number", signal.SIGINT)
-            click.echo(f"harness: ended by {signal.Signals(number).name}", err=True)
+            say(f"harness: ended by {signal.Signals(number).name}")
             ctx.exit(128 + number)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise  # click's own ends; the last one when the reader of the output went away
         except Exception as error:
-            traceback.print_exception(error)
-            click.echo(f"harness: this is a bug of the harness: {one_line(error)}; please report it", err=True)
+            if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename is None:
+                say(f"harness: the output cannot be written: {error.strerror}")
+                ctx.exit(74)
+            with contextlib.suppress(OSError):
+                traceback.print_exception(error)
+            say(f"harness: this is a bug of the harness: {one_line(error)}; please report it")
             ctx.exit(70)
 
 
@@ -177,10 +184,12 @@ def run(
     folder, past = RunFolder.reopen(resume)
     with contextlib.closing(folder):
         chosen = read_suite(suite)[1] if suite else parse_suite_table(past.header["suite"], f"the suite of '{resume}'")
-        plugins = plugins or [plugin["name"] for plugin in past.header["plugins"]]
+        loaded = [plugin["name"] for plugin in past.header["plugins"] if not plugin.get("failure")]
         chosen = override(chosen, **overrides)
         again = Resumption(folder, past, allow_changed)
-        run_suite(past.header["name"], chosen, overrides["baselines"] or [], plugins, data_dir, None, quiet, again)
+        run_suite(
+            past.header["name"], chosen, overrides["baselines"] or [], plugins or loaded, data_dir, None, quiet, again
+        )
 
 
 @main.command(name="list")
@@ -347,16 +356,21 @@ def check(name: str, device: str, dtype: str, plugins: list[str] | None) -> None
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end what is inside as Ctrl-C does."""
+    """The first SIGINT, SIGTERM or SIGHUP ends what is inside; those that follow meet it while it puts things in order.
+
+    A signal that is ignored, as SIGHUP under nohup, stays ignored.
+    """
+    before: dict[int, Any] = {}
 
     def end(number: int, frame: Any) -> None:
+        for other in before:
+            signal.signal(other, signal.SIG_IGN)
         raise Terminated(number)
 
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    try:
-        before = {number: signal.signal(number, end) for number in numbers}
-    except ValueError:  # not the main thread: whoever runs us there handles signals
-        before = {}
+    for number in (getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)):
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
+            with contextlib.suppress(ValueError):  # not the main thread: whoever runs us there handles signals
+                before[number] = signal.signal(number, end)
     try:
         yield
     finally:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.architectures import BUILT_IN
 from harness.catalog import Catalog, Entry, Plugin, computes_nothing, make_entry
 from harness.contract import (
     MOST_REASON,
@@ -21,65 +22,55 @@ from harness.contract import (
 )
 
 
-def describe(catalog: Catalog) -> dict[str, Any]:
-    """Everything about a catalog but its code, as JSON can carry it.
+def describe(plugin: Plugin, entries: Sequence[Entry]) -> dict[str, Any]:
+    """Everything about what a plugin gives but its code, as JSON can carry it."""
+    return {"plugin": asdict(plugin), "entries": [_facts(entry.kind, entry.value) for entry in entries]}
 
-    Models refer to their architecture by its place in a list; those whose architectures are equal share one.
-    """
-    architectures: list[Architecture] = []
 
-    def place(architecture: Architecture) -> int:
-        if architecture not in architectures:
-            architectures.append(architecture)
-        return architectures.index(architecture)
+def _facts(kind: str, value: Any) -> dict[str, Any]:
+    facts = {"kind": kind, "name": value.name, "description": printable(value.description)}
+    if kind == "model":
+        shown = {name: getattr(value, name) for name in ("framework", "takes_lengths", "yardstick")}
+        return facts | shown | {"architecture": _architecture_facts(value.architecture)}
+    if kind == "runtime":
+        return facts | {"frameworks": sorted(value.frameworks), "trains": isinstance(value, Trainable)}
+    shown = {name: getattr(value, name) for name in ("kind", "input_size", "time", "outputs")}
+    return facts | {"task": shown, "recipe": asdict(value.recipe)}
 
-    def facts(kind: str, value: Any) -> dict[str, Any]:
-        if kind == "model":
-            shown = {name: getattr(value, name) for name in ("framework", "takes_lengths", "yardstick")}
-            return shown | {"architecture": place(value.architecture)}
-        if kind == "runtime":
-            return {"frameworks": sorted(value.frameworks), "trains": isinstance(value, Trainable)}
-        shown = {name: getattr(value, name) for name in ("kind", "input_size", "time", "outputs")}
-        return {"task": shown, "recipe": asdict(value.recipe)}
 
-    entries = [
-        {
-            "plugin": catalog.plugins.index(entry.plugin),
-            "kind": entry.kind,
-            "name": entry.name,
-            "description": printable(entry.value.description),
-            **facts(entry.kind, entry.value),
-        }
-        for entry in catalog.entries
-    ]
+def _architecture_facts(architecture: Architecture) -> dict[str, Any]:
     return {
-        "plugins": [asdict(plugin) for plugin in catalog.plugins],
-        "architectures": [
-            {
-                "name": architecture.name,
-                "directions": architecture.directions,
-                "state_names": list(architecture.state_names),
-                "computes_nothing": computes_nothing(architecture),
-            }
-            for architecture in architectures
-        ],
-        "entries": entries,
+        "name": architecture.name,
+        "directions": architecture.directions,
+        "state_names": list(architecture.state_names),
+        "is_built_in": architecture in BUILT_IN,
+        "code": [_place(architecture.weight_shapes), _place(architecture.reference)],
+        "computes_nothing": computes_nothing(architecture),
     }
 
 
+def _place(function: Any) -> str:
+    """Where a function comes from: what two plugins have from one place is the same."""
+    code = getattr(function, "__code__", None)
+    line = getattr(code, "co_firstlineno", "")
+    owner = getattr(function, "__module__", type(function).__module__)
+    return printable(f"{owner}:{getattr(function, '__qualname__', type(function).__qualname__)}:{line}")
+
+
 def from_description(description: Any) -> Catalog:
-    """The catalog of which `describe` gave this, with stand-ins whose every function raises HarnessError.
+    """A catalog of the one plugin that `describe` was given, with stand-ins whose every function raises HarnessError.
+
+    Architectures of the core are the real ones.
 
     Raises:
         HarnessError: this is no description, or something in it is not what a plugin may give.
     """
     try:
-        plugins = tuple(_plugin(**plugin) for plugin in description["plugins"])
-        architectures = [_architecture(i, **facts) for i, facts in enumerate(description["architectures"])]
-        entries = tuple(_entry(plugins, architectures, **facts) for facts in description["entries"])
+        plugin = _plugin(**description["plugin"])
+        entries = tuple(_entry(plugin, **facts) for facts in description["entries"])
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise HarnessError(f"what it says of itself cannot be read: {one_line(error)}") from error
-    return Catalog(plugins, entries)
+    return Catalog((plugin,), entries)
 
 
 def _plugin(name: Any, distribution: Any, version: Any, failure: Any) -> Plugin:
@@ -87,31 +78,25 @@ def _plugin(name: Any, distribution: Any, version: Any, failure: Any) -> Plugin:
     return Plugin(printable(name), printable(distribution), printable(version), reason)
 
 
-def _architecture(place: int, name: Any, directions: Any, state_names: Any, computes_nothing: Any) -> Architecture:
-    shapes = _Shapes(place, computes_nothing is True)
+def _architecture(
+    name: Any, directions: Any, state_names: Any, is_built_in: Any, code: Any, computes_nothing: Any
+) -> Architecture:
+    if is_built_in:
+        return {known.name: known for known in BUILT_IN}[name]
+    shapes = _Shapes(tuple(map(str, code)), computes_nothing is True)
     return Architecture(name, directions, shapes, _in_workers_only, tuple(state_names))
 
 
-def _entry(
-    plugins: tuple[Plugin, ...],
-    architectures: list[Architecture],
-    plugin: int,
-    kind: str,
-    name: Any,
-    description: Any,
-    **facts: Any,
-) -> Entry:
+def _entry(plugin: Plugin, kind: str, name: Any, description: Any, **facts: Any) -> Entry:
     make: Mapping[str, Callable[..., Any]] = {"model": _model, "runtime": _runtime, "task": _task}
-    if kind == "model":
-        facts["architecture"] = architectures[facts["architecture"]]
-    return make_entry(kind, make[kind](name, printable(description), **facts), plugins[plugin])
+    return make_entry(kind, make[kind](name, printable(description), **facts), plugin)
 
 
-def _model(
-    name: Any, description: str, architecture: Architecture, framework: Any, takes_lengths: Any, yardstick: Any
-) -> Model:
+def _model(name: Any, description: str, architecture: Any, framework: Any, takes_lengths: Any, yardstick: Any) -> Model:
     code = _in_workers_only
-    return Model(name, architecture, framework, code, takes_lengths, code, code, yardstick, description)
+    return Model(
+        name, _architecture(**architecture), framework, code, takes_lengths, code, code, yardstick, description
+    )
 
 
 def _runtime(name: Any, description: str, frameworks: Any, trains: Any) -> Any:
@@ -128,9 +113,9 @@ def _in_workers_only(*_: Any, **__: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Shapes:
-    """Stands for `weight_shapes`: it knows which architecture's, and whether there are any."""
+    """Stands for `weight_shapes`: it knows whose, and whether there are any."""
 
-    place: int
+    code: tuple[str, ...]
     is_empty: bool
 
     def __call__(self, size: LayerSize) -> Mapping[str, tuple[int, ...]]:

@@ -24,7 +24,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         HarnessError: other trials would be planned, so that nothing of the run could be gone on with.
     """
     now = json.loads(json.dumps(now))  # as it would be read again
-    if before["trials"] != now["trials"]:
+    if _without_versions(before["trials"]) != _without_versions(now["trials"]):
         changed = [_difference(*pair) for pair in _changes(before, now)]
         because = f" ({'; '.join(changed[:3])})" if changed else ""
         raise HarnessError(
@@ -34,8 +34,35 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [_difference(*pair) for pair in _changes(before, now)]
 
 
+def _without_versions(trials: Any) -> Any:
+    """Another version of a plugin is a difference, but no other trial."""
+    if not isinstance(trials, list):
+        return trials
+    return [
+        {name: value for name, value in trial.items() if not name.endswith("_version")}
+        if isinstance(trial, Mapping)
+        else trial
+        for trial in trials
+    ]
+
+
+def _without_failed(plugins: Any, others: Any) -> Any:
+    """Without those that failed and are not sound on the other side: they gave nothing, and tell it in other words."""
+    if not isinstance(plugins, list) or not isinstance(others, list):
+        return plugins
+    sound = [plugin.get("name") for plugin in others if isinstance(plugin, Mapping) and not plugin.get("failure")]
+    return [
+        plugin
+        for plugin in plugins
+        if not (isinstance(plugin, Mapping) and plugin.get("failure") and plugin.get("name") not in sound)
+    ]
+
+
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    old, new = (dict(_flat({name: side.get(name) for name in COMPARED})) for side in (before, now))
+    plugins = before.get("plugins"), now.get("plugins")
+    told = _without_failed(*plugins), _without_failed(*reversed(plugins))
+    sides = zip((before, now), told, strict=True)
+    old, new = (dict(_flat({name: side.get(name) for name in COMPARED} | {"plugins": own})) for side, own in sides)
     for name in dict.fromkeys([*old, *new]):
         if name not in VOLATILE and old.get(name) != new.get(name):
             yield name, old.get(name), new.get(name)

@@ -18,6 +18,7 @@ from harness.engine.run import execute, preflight
 from harness.engine.survey import survey
 from harness.environment import environment
 from harness.journal import StoreError
+from harness.notices import say
 from harness.plan import Plan, make_plan
 from harness.report import write_report
 from harness.resumption import differences
@@ -84,7 +85,7 @@ def execute_plan(
     """Run a plan into a folder, write its report and print it; exits with 1 if a row is bad."""
     for plugin in catalog.plugins:
         if plugin.failure:
-            click.echo(f"harness: plugin '{plugin.name}' failed to load and is left out: {plugin.failure}", err=True)
+            say(f"harness: plugin '{plugin.name}' failed to load and is left out: {plugin.failure}")
     checked = preflight(plan, catalog, data_dir)
     header = _header(name, plan, catalog) | {"pythons": checked.pythons}
     if resumption:
@@ -100,7 +101,7 @@ def execute_plan(
         kept = _kept(folder.path)
         command = ["harness", "run", "--resume", str(folder.path)]
         command += ["--data-dir", str(data_dir)] if data_dir else []
-        click.echo(f"harness: {kept} To go on: {shlex.join(command)}", err=True)
+        say(f"harness: {kept} To go on: {shlex.join(command)}")
         if isinstance(error, KeyboardInterrupt):
             with contextlib.suppress(HarnessError):
                 write_report(folder.path)
@@ -111,7 +112,7 @@ def execute_plan(
     click.echo(f"\nReport: {folder.path / 'report.md'}")
     statuses = set(finished.trials["status"])
     if statuses <= {"unsupported", "skipped"}:
-        click.echo("harness: nothing ran: every trial is unsupported or skipped; the report says why", err=True)
+        say("harness: nothing ran: every trial is unsupported or skipped; the report says why")
         sys.exit(2)
     if not statuses <= GOOD_STATUSES:
         sys.exit(1)
@@ -128,16 +129,17 @@ def _resume(resumption: Resumption, header: dict[str, Any]) -> None:
     tell_damage(past)
     changed = differences(past.header, header)
     for difference in changed:
-        click.echo(f"harness: changed: {difference}", err=True)
+        say(f"harness: changed: {difference}")
     if changed and not resumption.allow_changed:
         count = f"{len(changed)} thing{'s' if len(changed) > 1 else ''} changed"
         raise HarnessError(
             f"'{folder.path}': {count} since the run began; go on with --allow-changed, which is recorded, or start a "
             "new run"
         )
-    facts = header["environment"]
-    folder.append({"resumed": {name: facts[name] for name in ("started_utc", "command")} | {"changed": changed}})
-    click.echo(f"harness: {len(past.missing)} of {len(past.trials)} trials are missing", err=True)
+    facts = {name: header["environment"][name] for name in ("started_utc", "command")}
+    versions = {plugin["distribution"]: plugin["version"] for plugin in header["plugins"] if not plugin["failure"]}
+    folder.append({"resumed": {**facts, "versions": versions, "changed": changed}})
+    say(f"harness: {len(past.missing)} of {len(past.trials)} trials are missing")
 
 
 def _kept(path: Path) -> str:

@@ -15,6 +15,7 @@ import io
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,6 +84,7 @@ SAMPLE_TYPES = dict.fromkeys(SAMPLE_COLUMNS, "int64") | {
     **dict.fromkeys(["start_s", "elapsed_s"], "float64"),
     "disturbed": "Int64",
 }
+ROOM_BYTES = 4 * 2**20  # more than the weights of a training that only just failed
 LARGEST_WHOLE = 2**53  # up to here a float can count
 
 
@@ -105,6 +107,8 @@ class RunFolder:
             for name in FOLDERS:
                 (path / name).mkdir()
             write_atomically(path / RUN_FILE, text)
+            for parent in path.absolute().parents:  # some may be new
+                sync_folder(parent)
         except OSError as error:
             raise HarnessError(f"'{path}' cannot be written: {error.strerror}; choose another --out") from error
         self.append({"run": {"sha256": hashlib.sha256(text.encode()).hexdigest()}})
@@ -117,6 +121,8 @@ class RunFolder:
             HarnessError: it is not a run, another process is writing it, or it cannot be read or written.
         """
         header = _read_header(path)
+        if "suite" not in header[0]:
+            raise HarnessError(f"'{path / RUN_FILE}' is damaged: it lacks suite, so it cannot be gone on with")
         folder = cls.__new__(cls)
         folder.path = path
         folder._journal, contents = Journal.reopen(path / JOURNAL)
@@ -168,6 +174,19 @@ class RunFolder:
                 raise StoreError(f"'{self.path}' cannot be written: {error.strerror}") from error
             record["samples_sha256"] = hashlib.sha256(text.getvalue().encode()).hexdigest()
         self.append(record)
+
+    def check_room(self) -> None:
+        """Find out whether the folder can still be written to.
+
+        Raises:
+            StoreError: it cannot, or has no room for a file of some MiB.
+        """
+        try:
+            with tempfile.TemporaryFile(dir=self.path, buffering=0) as file:
+                file.write(bytes(ROOM_BYTES))
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StoreError(f"'{self.path}' cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the journal and give up its lock."""
@@ -304,6 +323,7 @@ class _Records:
         self.resumptions: list[dict[str, Any]] = []
         self.run_digest: str | None = None
         self.damage: list[str] = []
+        self._versions: dict[str, Any] = {}  # of distributions, since the run was last resumed
         self._lost = 0
 
     def note(self, damage: str) -> None:
@@ -323,6 +343,7 @@ class _Records:
             self.trainings.append(dict(record["training"]))
         elif "resumed" in record:
             self.resumptions.append(dict(record["resumed"]))
+            self._versions = dict(record["resumed"]["versions"])
         else:
             raise HarnessError("it is no record of a trial, training, process or resumption")
 
@@ -340,7 +361,11 @@ class _Records:
         if trial in self.ends:
             raise HarnessError(f"trial '{trial}' was recorded before")
         rows = _rows(trial, record)
-        self.ends[trial] = {"status": status, "reason": str(record.get("reason", "")), "log": record.get("log")}
+        end = {"status": status, "reason": str(record.get("reason", "")), "log": record.get("log")}
+        for column in ("distribution", "runtime_distribution", "task_distribution"):
+            if (name := self.planned[trial].get(column)) in self._versions:
+                end[f"{column}_version"] = self._versions[name]
+        self.ends[trial] = end
         self._keep(rows)
 
     def _take_process(self, record: Mapping[str, Any]) -> None:
@@ -424,8 +449,10 @@ def _read_header(folder: Path) -> tuple[dict[str, Any], str]:
             if not isinstance(row["trial"], str):
                 raise HarnessError("one has no name")
             _check_numbers(row, [], ["seed", "batch", "time"])
+        if not all(isinstance(plugin["name"], str) for plugin in header["plugins"]):
+            raise HarnessError("a plugin has no name")
     except (HarnessError, TypeError, KeyError, AttributeError) as error:
-        raise HarnessError(f"'{folder / RUN_FILE}' is damaged: its trials: {one_line(error)}") from error
+        raise HarnessError(f"'{folder / RUN_FILE}' is damaged: its trials or plugins: {one_line(error)}") from error
     return header, hashlib.sha256(text).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -16,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.contract import MOST_REASON, printable
+from harness.notices import say
 from harness.report import COLUMNS, SETTING, display_table, percentage, seconds, setting, visibility
 from harness.store import Run
 from harness.tables import records
@@ -29,7 +31,8 @@ Single-stream, offline, training step: compute alone; end-to-end: single-stream,
 class Progress:
     """Progress bars with the time left on a terminal, a plain line a step elsewhere, nothing when quiet.
 
-    Everything goes to standard error, so that standard output holds the table alone.
+    Everything goes to standard error, so that standard output holds the table alone. If that cannot be written to,
+    nobody is told and the run goes on.
     """
 
     def __init__(self, quiet: bool) -> None:
@@ -42,30 +45,33 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._bars:
-            self._bars.start()
+            with contextlib.suppress(OSError):
+                self._bars.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._bars:
-            self._bars.stop()
+            with contextlib.suppress(OSError):
+                self._bars.stop()
 
     def phase(self, title: str, steps: int) -> None:
         """A phase of so many steps begins."""
         if self._bars:
-            self._bar = self._bars.add_task(printable(title), total=steps)
+            with contextlib.suppress(OSError):
+                self._bar = self._bars.add_task(printable(title), total=steps)
         else:
             self._say(f"{printable(title)}: {steps} steps")
 
     def step(self, what: str) -> None:
         """A step of the current phase is finished."""
         if self._bars and self._bar is not None:
-            self._bars.update(self._bar, advance=1)
-            self._bars.console.print(f"  {printable(what, MOST_REASON)}")
-        else:
-            self._say(f"  {printable(what, MOST_REASON)}")
+            with contextlib.suppress(OSError):
+                self._bars.update(self._bar, advance=1)
+        self._say(f"  {printable(what, MOST_REASON)}")
 
     def _say(self, text: str) -> None:
-        self._console.print(text, soft_wrap=True)
+        with contextlib.suppress(OSError):
+            self._console.print(text, soft_wrap=self._bars is None)
 
 
 def print_summary(run: Run) -> None:
@@ -93,7 +99,7 @@ def print_summary(run: Run) -> None:
 def tell_damage(run: Run) -> None:
     """Say on standard error what of a run cannot be read."""
     for damage in run.damage:
-        Console(stderr=True).print(f"harness: {printable(damage)}", markup=False, highlight=False, soft_wrap=True)
+        say(f"harness: {printable(damage)}")
 
 
 def calibration_lines(row: dict[str, Any]) -> list[str]:

@@ -669,6 +669,25 @@ def answers_deep_json(value: Any) -> Any:
     return value
 
 
+@hostile("call", "failed", "the worker's reply cannot be read")
+@hostile("import", NOT_LOADED, "what it says of itself cannot be read", name="answers-a-wrong-form-at-import")
+def answers_in_a_wrong_form(value: Any) -> Any:
+    worker = sys.modules["__main__"]
+    worker.ENCODE = lambda message: '{"result": [{"case": 1}]}'  # type: ignore[attr-defined]
+    return value
+
+
+@hostile("late call", "failed", "the worker's reply cannot be read", kind="latency")
+def answers_in_a_wrong_form_once_timed(value: Any) -> Any:
+    return answers_in_a_wrong_form(value)
+
+
+@hostile("call", "ok")
+def replaces_the_encoder(value: Any) -> Any:
+    json.JSONEncoder.encode = lambda *_: "[1, 2]"  # type: ignore[method-assign]
+    return value
+
+
 @hostile("call", "ok")
 def replaces_struct(value: Any) -> Any:
     struct.pack = lambda *_: b"\xff\xff\xff\xff"

@@ -759,6 +759,69 @@ def test_a_real_interruption_ends_the_workers_and_keeps_what_was_finished_and_no
     assert "the run ended before this trial" in Path("out/report.md").read_text("utf-8")
 
 
+def test_only_the_first_of_several_signals_interrupts_and_those_before_are_back_afterwards(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.engine.scoring import Scoring
+
+    survived = []
+
+    def interrupt(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.raise_signal(number)
+                survived.append(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr(Scoring, "score_all", interrupt)
+    result = harness("run", suite(QUICK), "--models", "plain-lstm", "--out", "out")
+    assert result.exit_code == 128 + signal.SIGTERM
+    assert len(survived) == 3
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_a_signal_that_was_ignored_stays_ignored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.engine.scoring import Scoring
+
+    monkeypatch.setattr(Scoring, "score_all", lambda _: signal.raise_signal(signal.SIGHUP))
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        result = harness("run", suite(PARITY_ONLY), "--models", "plain-lstm", "--out", "out")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert result.exit_code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+@pytest.mark.parametrize(("full", "code"), [("stderr", 0), ("stdout", 74)])
+def test_a_run_whose_words_cannot_be_written_is_finished_all_the_same(world: World, full: str, code: int) -> None:
+    line = [sys.executable, "-c", "from harness.cli import main; main()", "run", suite(PARITY_ONLY)]
+    with open("/dev/full", "w", encoding="utf-8") as device:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, full: device}
+        done = subprocess.run(
+            [*line, "--models=plain-lstm", "--out=out"],
+            text=True,
+            check=False,
+            **streams,  # type: ignore[call-overload]
+        )
+    assert done.returncode == code
+    if full == "stdout":
+        assert done.stderr.splitlines()[-1] == "harness: the output cannot be written: No space left on device"
+    assert ",ok," in Path("out/tables/trials.csv").read_text(encoding="utf-8")
+
+
+def test_plugins_that_are_not_chosen_are_not_imported_in_another_interpreter_either(
+    world: World, tmp_path: Path
+) -> None:
+    world.add("deadly", f"open({str(tmp_path / 'imported')!r}, 'w').close()")
+    chosen = ["--plugins=plain", f"--python=same={sys.executable}", "--models=plain-lstm", "--out=out"]
+    result = harness("run", suite(PARITY_ONLY), *chosen)
+    assert result.exit_code == 0, result.stderr
+    assert not (tmp_path / "imported").exists()
+
+
 def test_a_bug_of_the_harness_ends_with_70_its_traceback_and_one_last_line(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,8 @@ from harness.engine import noise
 from harness.engine.context import Context, Outcome, Stopped
 from harness.engine.process import WorkerFailure
 from harness.engine.run import check_parity, execute, preflight
-from harness.journal import read_journal
+from harness.engine.survey import survey
+from harness.journal import StoreError, read_journal
 from harness.plan import Plan, make_plan
 from harness.store import PROCESS_COLUMNS, SAMPLE_COLUMNS, Run, RunFolder, load
 from harness.suite import override, parse_suite
@@ -900,6 +901,71 @@ def test_a_runtime_that_gives_something_else_is_found_out(
     assert got_reason.startswith(reason)
 
 
+def test_an_interpreter_is_known_without_importing_a_plugin(world: World, tmp_path: Path) -> None:
+    world.add_plain(plain_lstm="")
+    catalog = world.catalog()
+    world.add("deadly", "import os\nos._exit(9)")
+    plan = make_plan(parse_suite(f"seeds = 0\n{disguised(tmp_path, 'first')}", "suite"), catalog)
+    assert list(preflight(plan, catalog, None).pythons) == ["first"]
+
+
+SPOILER = """
+import numpy as np
+import harness
+from strangers import plain_model
+tanh = np.tanh
+np.tanh = lambda x: tanh(x) * np.float32(0) if np.asarray(x).dtype == np.float32 else tanh(x)
+
+@harness.hookimpl
+def harness_models(): return [plain_model("another")]
+"""
+
+
+def test_a_plugin_that_spoils_numpy_does_not_make_another_plugins_wrong_model_right(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add("aaa-spoiler", SPOILER)
+    world.add_plain("zzz-wrong", forgetful="ignores its state")
+    monkeypatch.setattr(world, "catalog", survey)  # the spoiler must not be imported here
+    run = run_all(world, tmp_path / "run", "tasks = ['tiny']\n[latency]\nscenarios = []", seeds=0)
+    assert list(run.trials["model"]) == ["another", "forgetful"]
+    assert ends(run, "forgetful")["parity"][0][0] == "wrong"
+
+
+ROOMLESS = """
+import harness
+from strangers import PlainRuntime
+
+class Roomless(PlainRuntime):
+    def __init__(self): super().__init__("roomless")
+    def initial_weights(self, *_): raise OSError(28, "No space left on device")
+
+@harness.hookimpl
+def harness_runtimes(): return [Roomless()]
+"""
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_what_fails_for_want_of_room_ends_the_run_where_there_is_none_and_else_is_a_row(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    def check_room(folder: RunFolder) -> None:
+        if is_full:
+            raise StoreError("no room")
+
+    world.add_plain(plain_lstm="")
+    world.add("roomless", ROOMLESS)
+    monkeypatch.setattr(RunFolder, "check_room", check_room)
+    if is_full:
+        with pytest.raises(StoreError, match="no room"):
+            run_all(world, tmp_path / "run", runtimes=["roomless"])
+        run = load(tmp_path / "run")
+        assert "accuracy" in set(run.trials.loc[run.trials["trial"].isin(run.missing), "kind"])
+    else:
+        run = run_all(world, tmp_path / "run", runtimes=["roomless"])
+        assert ends(run, "plain-lstm")["accuracy"][0][0] == "failed"
+
+
 TASK = """
 import os
 import harness
@@ -927,6 +993,7 @@ def test_data_that_the_user_can_mend_is_asked_for_before_anything_is_written(wor
 @pytest.mark.parametrize(
     ("deed", "end"),
     [
+        ("raise harness.Unsupported('not on Sundays')", ("unsupported", "not on Sundays")),
         ("raise KeyError('train')", ("failed", "KeyError: 'train'")),
         ("os._exit(4)", ("crashed", "the worker ended by itself with exit code 4")),
         ("return None", ("failed", "AttributeError")),

@@ -21,6 +21,7 @@ from strangers import TINY, PlainRuntime, plain_model
 from harness import Architecture, Outputs, estimates, stats
 from harness.catalog import Catalog, Entry, Plugin
 from harness.engine.process import WorkerFailure
+from harness.engine.replies import checked
 from harness.engine.run import execute
 from harness.engine.verification import worst_of
 from harness.journal import read_journal
@@ -38,7 +39,7 @@ NOISE: dict[str, Any] = {
     "overhead_s": 1e-7,
     "overhead_end_to_end_s": 2e-7,
 }
-NOISE |= dict.fromkeys(PROCESS_COLUMNS[10:], None) | {"governor": "steady", "page_faults_minor": 3}
+NOISE |= dict.fromkeys(PROCESS_COLUMNS[10:], None) | {"governor": "steady", "page_faults_minor": 3, "gc_collections": 0}
 QUICKLY = Latency(scenarios=["single-stream"], slices=2, instances=2, calls=10)
 
 Request = tuple[str, dict[str, Any]]
@@ -62,6 +63,7 @@ class Script:
         self.rmse: Callable[[str, int, int], float] = lambda session, process, instance: 0.0
         self.happens: Callable[[Scripted, str, dict[str, Any]], None] = lambda worker, do, arguments: None
         self.mark: bool | None = False
+        self.busy_cores: Callable[[Scripted], float] = lambda worker: 0.0
         self.workers: list[Scripted] = []
         monkeypatch.setattr(
             "harness.engine.context.WorkerProcess", lambda *_, python=None, **others: Scripted(self, python)
@@ -89,7 +91,7 @@ class Scripted:
         assert not self.is_closed
         self.requests.append((do, arguments | {"limit": seconds}))
         self._script.happens(self, do, arguments)
-        return getattr(self, do)(**arguments)
+        return checked(do, getattr(self, do)(**arguments))
 
     def equations(self, **_: Any) -> Any:
         return [observation(0.0)]
@@ -107,7 +109,7 @@ class Scripted:
         return [{"what": "loss after timing", "error": 0.0, "allowed": 0.0, "expected": 1.0}]
 
     def idle(self) -> Any:
-        return {"busy_cores": 0.0}
+        return {"busy_cores": self._script.busy_cores(self)}
 
     def start_timing(self) -> Any:
         self.process = 1 + len(self._script.timing)
@@ -597,6 +599,34 @@ def test_who_becomes_wrong_in_any_instance_of_any_slice_has_no_latency(
     assert processes(run, "b@one") <= {1}  # neither the process that saw it nor those after it
     wrong = run.parity.loc[run.parity["rmse"] == 1.0, ["process", "moment"]]
     assert list(wrong.itertuples(index=False, name=None)) == [(3, moment)]  # alone, after the second beside the others
+
+
+def test_who_becomes_wrong_and_does_not_rest_either_ends_once(script: Script, tmp_path: Path) -> None:
+    def rmse(session: str, process: int, own: int) -> float:
+        asked = sum(arguments["key"] == session for _, arguments in script.workers[-1].did("parity"))
+        return float(session == "b@one" and process >= 1 and asked == 2 * own)
+
+    script.rmse = rmse
+    script.busy_cores = lambda worker: 1.0 if worker.did("sample") and {"b@one"} == opened(worker) else 0.0
+    run = run_all(tmp_path / "run", latency=QUICKLY.model_copy(update={"instances": 1}))
+    assert run.damage == ()
+    status, reason = ends(run)["b@one"]
+    assert (status, reason[:13]) == ("wrong", "after timing:")
+    assert ends(run)["a@one"] == ends(run)["c@one"] == OK
+
+
+@pytest.mark.parametrize("reply", [{"samples": [], "warmup": []}, {"samples": [], "warmup": [[7, 10, True]]}])
+def test_who_answers_without_samples_or_with_others_is_not_ok(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: dict[str, Any]
+) -> None:
+    real = Scripted.sample
+
+    def sample(worker: Scripted, points: list[dict[str, Any]], calls: int, **others: Any) -> Any:
+        return reply if any(p["key"] == "b@one" for p in points) else real(worker, points, calls, **others)
+
+    monkeypatch.setattr(Scripted, "sample", sample)
+    run = run_all(tmp_path / "run", models=["b"], baselines=["b@one"])
+    assert {status for status, _ in ends(run).values()} == {"failed"}
 
 
 def test_what_one_runtime_suffers_costs_the_other_no_process(script: Script, tmp_path: Path) -> None:

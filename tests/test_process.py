@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import itertools
+import os
 import random
 import re
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -25,6 +28,7 @@ from strangers import World
 from harness.engine import timing
 from harness.engine.process import THREAD_VARIABLES, Limits, WorkerFailure, WorkerProcess
 from harness.engine.timing import BOUNDARIES
+from harness.engine.watch import Request, Watch
 from harness.engine.worker import MAX_MESSAGE_BYTES, Worker, receive, send, serve
 from harness.store import INSTANCE_COLUMNS, PROCESS_COLUMNS, SAMPLE_COLUMNS
 
@@ -51,6 +55,8 @@ DEEDS = {
     "interrupts": "raise KeyboardInterrupt",
     "recurses": "return self.open(model, weights, options)",
     "refuses": "raise harness.Unsupported('not on Sundays')",
+    "lacks-data": "raise harness.DataError('put it there')",
+    "finds-no-room": "raise OSError(28, 'No space left on device')",
     "complains": "raise harness.HarnessError('do this instead')",
     "wordy": "raise ValueError('x' * 100_000)",
     "odd-words": "raise ValueError('\\udc80 \\x00 \\x1b[31m \\u202e \\U0001f600')",
@@ -81,6 +87,10 @@ DEEDS = {
     "; os.kill(os.getpid(), signal.SIGKILL)",
     "tells-score": "raise ValueError(open('/proc/self/oom_score_adj').read())",
     "tells-plugins": "raise ValueError(os.environ.get('HARNESS_PLUGINS', 'any'))",
+    "leaves-a-child-with-its-line": "subprocess.Popen(['sleep', '600'], env={}, start_new_session=True, "
+    "pass_fds=[n for n in range(64) if is_open(n)]); os._exit(6)",
+    "hides-a-child": "hidden = subprocess.Popen(['sleep', '600'], env={}, start_new_session=True); print(hidden.pid, "
+    "flush=True); time.sleep(1.5); os._exit(6)",  # longer than from one look to the next
     "leaves-a-child": "subprocess.Popen(['sleep', '600']); os._exit(6)",
     "forks-and-exits": "os.fork() and os._exit(6)\n        while True: time.sleep(1)",
     "tells-threads": "raise ValueError(' '.join(os.environ[name] for name in " + repr(THREAD_VARIABLES) + "))",
@@ -124,6 +134,10 @@ def prints_on():
 
 def spin():
     while True: pass
+
+def is_open(number):
+    try: return bool(os.fstat(number))
+    except OSError: return False
 
 class Runtime:
     frameworks = frozenset({"plain"})
@@ -276,16 +290,49 @@ def test_a_reason_ends_with_the_last_three_places_where_it_was_raised_the_innerm
     assert " in open < " in opening(lasting(), "wordy").reason
 
 
-def test_only_what_says_what_to_do_is_advice(lasting: Callable[[], WorkerProcess]) -> None:
-    assert opening(lasting(), "complains").is_advice
-    assert opening(lasting(), "refuses").is_advice
-    assert not opening(lasting(), "raises").is_advice
+def test_it_is_known_what_is_about_data_and_what_the_system_raised(lasting: Callable[[], WorkerProcess]) -> None:
+    assert opening(lasting(), "lacks-data").is_data
+    assert not opening(lasting(), "refuses").is_data
+    assert not opening(lasting(), "raises").is_data
+    assert opening(lasting(), "finds-no-room").errno == errno.ENOSPC
+    assert opening(lasting(), "raises").errno is None
 
 
 def test_what_a_worker_left_behind_does_not_keep_its_death_from_being_seen(worker: WorkerProcess) -> None:
     failure = opening(worker, "forks-and-exits")
     assert failure.status == "crashed"
     assert failure.reason == "the worker ended by itself with exit code 6"
+
+
+def test_a_survivor_that_holds_the_line_does_not_keep_the_engine_waiting(worker: WorkerProcess, tmp_path: Path) -> None:
+    failure = opening(worker, "leaves-a-child-with-its-line", seconds=30)
+    assert failure.reason == "the worker ended by itself with exit code 6"
+
+
+def test_a_child_that_hides_from_the_harness_ends_with_the_worker_that_died(worker: WorkerProcess) -> None:
+    failure = opening(worker, "hides-a-child")
+    assert failure.reason == "the worker ended by itself with exit code 6"
+    worker.close()
+    assert failure.log
+    hidden = int(failure.log.read_text(encoding="utf-8"))
+    assert not psutil.pid_exists(hidden) or psutil.Process(hidden).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_worker_is_ended_by_the_second_try_if_the_first_was_interrupted(
+    worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = psutil.Process(worker._process.pid)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.engine.process_tree.end", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            worker.close()
+    assert process.is_running()
+    worker.close()
+    assert not process.is_running()
 
 
 def test_a_worker_that_closes_everything_is_crashed(worker: WorkerProcess) -> None:
@@ -331,8 +378,12 @@ def test_a_worker_that_works_observes_every_case_of_the_grid(lasting: Callable[[
     rows = worker.ask("parity", PLENTY, key="k", shapes=[(1, 5), (32, 5)])
     assert len(rows) == 3 * 12
     assert all(row["rmse"] < 1e-6 for row in rows)
-    equations = worker.ask("equations", PLENTY, shapes=[(1, 5), (32, 5)], runtime="fine", **VARIANT)
-    assert [(row["case"], row["part"]) for row in equations] == [(row["case"], row["part"]) for row in rows]
+    request = {"shapes": [(1, 5), (32, 5)], "size": VARIANT["size"], "dtype": "float32"}
+    of_the_model, of_the_core = (
+        worker.ask("equations", PLENTY, **request, **which) for which in ({"model": "m"}, {"built_in": "lstm"})
+    )
+    assert of_the_model == of_the_core
+    assert [(row["case"], row["part"]) for row in of_the_core] == [(row["case"], row["part"]) for row in rows]
 
 
 def test_a_worker_runs_in_the_interpreter_that_it_is_given_and_else_in_the_engines(
@@ -356,7 +407,8 @@ def test_a_worker_runs_in_the_interpreter_that_it_is_given_and_else_in_the_engin
         ("#!/bin/sh\nprintf '\\0\\0\\0\\3[1['; exec cat", "the worker's reply cannot be read: Expecting ','"),
         ("#!/bin/sh\nprintf '\\0\\0\\0\\3\\377[]'; exec cat", "the worker's reply cannot be read: 'utf-8' codec"),
         (
-            """#!/bin/sh\nprintf '\\0\\0\\0\\66{"error":{"status":"ok","reason":"","is_advice":true}}'; exec cat""",
+            "#!/bin/sh\n"
+            """printf '\\0\\0\\0\\102{"error":{"status":"ok","reason":"","is_data":true,"errno":12345}}'; exec cat""",
             "the worker's reply cannot be read: it is no reply",
         ),
     ],
@@ -519,6 +571,35 @@ def test_a_worker_that_is_busy_while_nothing_is_asked_of_it_tells_so(
     assert worker.ask("idle", PLENTY)["busy_cores"] < 0.2
     worker.ask("open", PLENTY, key="k2", runtime=runtime, **VARIANT)
     assert worker.ask("idle", PLENTY)["busy_cores"] >= 0.2
+
+
+def test_an_answer_that_comes_as_the_time_is_up_counts_and_so_does_no_later_limit(tmp_path: Path) -> None:
+    class Hesitant(Watch):
+        def _is_late(self, request: Request) -> bool:
+            answered.wait(PLENTY)  # the answer comes just before it is decided
+            try:
+                return super()._is_late(request)
+            finally:
+                decided.set()
+
+    answered, decided, ended = threading.Event(), threading.Event(), threading.Event()
+    reader, writer = os.pipe()
+    with subprocess.Popen(["sleep", "600"]) as process:
+        watch = Hesitant(psutil.Process(process.pid), reader, None, 2**40, 2**20, ended.set)
+        watch.start()
+        watch.begin("answer", 0.01)
+        threading.Event().wait(0.05)
+        assert watch.finish() is None
+        watch.begin("answer the next", PLENTY)
+        answered.set()
+        assert decided.wait(PLENTY)
+        assert watch.finish() is None
+        assert not ended.is_set()
+        process.kill()
+        process.wait()
+        watch.close()
+    os.close(reader)
+    os.close(writer)
 
 
 # ----------------------------------------------------------------------------------------------------------- messages

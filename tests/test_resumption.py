@@ -63,6 +63,20 @@ def changed(where: str, value: Any) -> dict[str, Any]:
     return header
 
 
+def test_a_plugin_that_fails_as_it_did_is_no_difference_whatever_it_says_and_whether_it_is_still_there() -> None:
+    before = changed("plugins/1/failure", "no <object at 0x7f01>")
+    assert differences(before, changed("plugins/1/failure", "no <object at 0x7f02>")) == []
+    assert differences(before, changed("plugins/1", DELETED)) == []
+    assert differences(changed("plugins/1", DELETED), before) == []
+    assert differences(before, HEADER) == ['plugins other.failure: "no <object at 0x7f01>", now null']
+
+
+def test_another_version_of_a_plugin_is_a_difference_and_no_other_trial() -> None:
+    now = changed("plugins/0/version", "1.1")
+    now["trials"] = [trial | {"distribution_version": "1.1"} for trial in HEADER["trials"]]
+    assert differences(HEADER, now) == ['plugins own.version: "1.0", now "1.1"']
+
+
 def test_nothing_has_changed_where_nothing_has() -> None:
     assert differences(HEADER, copy.deepcopy(HEADER)) == []
 

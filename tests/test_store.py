@@ -43,6 +43,7 @@ from harness.tables import CALIBRATION_COLUMNS, LATENCY_COLUMNS
 
 HEADER: dict[str, Any] = {
     "name": "hand-made",
+    "suite": {},
     "baselines": {"lstm": "a@r"},
     "floors": [],
     "plugins": [],
@@ -283,11 +284,27 @@ def test_what_a_machine_does_not_tell_of_a_process_is_unknown(
     assert all(pd.isna(value) for value in nothing.values())
 
 
+def test_what_is_measured_after_a_resumption_names_the_versions_of_then(tmp_path: Path) -> None:
+    owners = {"distribution": "rnn-own", "runtime_distribution": "rnn-other", "task_distribution": "rnn-own"}
+    versions = {f"{name}_version": "1.0" for name in owners}
+    first, second = ({**trial, **owners, **versions} for trial in HEADER["trials"][:2])
+    folder = RunFolder(tmp_path / "run", HEADER | {"trials": [first, second]})
+    folder.append({"trial": first["trial"], "status": "ok"})
+    resumed = {"started_utc": "", "command": [], "versions": {"rnn-own": "1.1", "rnn-third": "3.0"}, "changed": []}
+    folder.append({"resumed": resumed})
+    folder.append({"trial": second["trial"], "status": "ok"})
+    folder.close()
+    run = load(folder.path)
+    assert run.damage == ()
+    assert run.trials[list(versions)].to_numpy().tolist() == [["1.0", "1.0", "1.0"], ["1.1", "1.0", "1.1"]]
+
+
 def test_trainings_and_resumptions_come_back(folder: RunFolder) -> None:
     training = {"variant": "a@r", "task": "t", "seed": 0, "status": "ok", "reason": "", "score": 0.1 + 0.2}
     resumed = {
         "started_utc": "2030-01-01T00:00:00",
         "command": ["harness", "run"],
+        "versions": {"rnn-own": "1.1"},
         "changed": ["suite seeds: 3, now 4"],
     }
     folder.append({"training": training})
@@ -521,7 +538,7 @@ def test_a_damaged_run_file_is_named(folder: RunFolder, text: bytes) -> None:
         load(folder.path)
 
 
-@pytest.mark.parametrize("key", HEADER)
+@pytest.mark.parametrize("key", [key for key in HEADER if key != "suite"])
 def test_a_run_file_that_lacks_something_says_what(folder: RunFolder, key: str) -> None:
     folder.close()
     path = folder.path / "run.json"
@@ -530,6 +547,37 @@ def test_a_run_file_that_lacks_something_says_what(folder: RunFolder, key: str) 
     path.write_text(json.dumps(header), encoding="utf-8")
     with pytest.raises(HarnessError, match=rf"run\.json' is damaged: it lacks {key}$"):
         load(folder.path)
+
+
+def test_a_run_that_says_no_suite_can_be_read_and_not_gone_on_with(folder: RunFolder) -> None:
+    folder.close()
+    path = folder.path / "run.json"
+    header = {key: value for key, value in json.loads(path.read_text(encoding="utf-8")).items() if key != "suite"}
+    path.write_text(json.dumps(header), encoding="utf-8")
+    assert len(load(folder.path).trials) == len(HEADER["trials"])
+    with pytest.raises(HarnessError, match=r"run\.json' is damaged: it lacks suite, so it cannot be gone on with$"):
+        RunFolder.reopen(folder.path)
+
+
+@pytest.mark.parametrize("plugins", [3, ["own"], [{"version": "1"}], [{"name": 3}]])
+def test_plugins_that_cannot_be_read_are_named(folder: RunFolder, plugins: Any) -> None:
+    folder.close()
+    path = folder.path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"plugins": plugins}), encoding="utf-8")
+    with pytest.raises(HarnessError, match=r"run\.json' is damaged: its trials or plugins: "):
+        load(folder.path)
+
+
+def test_a_folder_without_room_says_so(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.check_room()
+    folder.close()
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("harness.store.tempfile.TemporaryFile", full)
+    with pytest.raises(StoreError, match="run' cannot be written: No space left on device"):
+        folder.check_room()
 
 
 @pytest.mark.parametrize(
@@ -547,7 +595,7 @@ def test_a_plan_that_cannot_be_read_is_named(folder: RunFolder, trials: Any, why
     folder.close()
     path = folder.path / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"trials": trials}), encoding="utf-8")
-    with pytest.raises(HarnessError, match=rf"run\.json' is damaged: its trials: .*{why}"):
+    with pytest.raises(HarnessError, match=rf"run\.json' is damaged: its trials or plugins: .*{why}"):
         load(folder.path)
 
 

@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from strangers import World
 
 import harness.engine.survey
-from harness import LSTM, HarnessError, LayerSize, SessionOptions, Trainable
+from harness import LSTM, HarnessError, Inputs, LayerSize, SessionOptions, Trainable
 from harness.catalog import discover
 from harness.description import describe, from_description
 from harness.engine.process import WorkerProcess
@@ -29,6 +30,15 @@ TALK = (
     "import os, struct\nbody = b'{}'\nfor number in range(3, 30):\n    try:\n"
     "        os.write(number, struct.pack('!I', len(body)) + body)\n    except OSError: pass"
 )
+ANOTHER = {"name": "another", "distribution": "rnn-another", "version": "1.0", "failure": None}
+OWN_ARCHITECTURE = {
+    "name": "own",
+    "directions": 1,
+    "state_names": ["h"],
+    "is_built_in": False,
+    "computes_nothing": False,
+    "code": ["stranger:shapes:1", "stranger:reference:2"],
+}
 # what a plugin's module does, and why the others have to go on without it
 HOSTILE = {
     "segfault": ("import ctypes\nctypes.string_at(0)", "crashed: the worker was ended by SIGSEGV while it was loaded"),
@@ -46,8 +56,8 @@ HOSTILE = {
     "talks-nonsense": (TALK.format("[" * 100), "the worker's reply cannot be read"),
     "talks-of-nothing": (TALK.format('{"result": {}}'), "what it says of itself cannot be read: KeyError"),
     "talks-of-others": (
-        TALK.format('{"result": {"plugins": [], "architectures": [], "entries": []}}'),
-        "what it says of itself is about others",
+        TALK.format(json.dumps({"result": {"plugin": ANOTHER, "entries": []}})),
+        "what it says of itself is about another",
     ),
     "long-name": (MODELS + "return [plain_model('x' * 10_000_000)]", "'xxx"),
 }
@@ -133,7 +143,9 @@ def test_a_survey_imports_no_plugin(world: World) -> None:
     assert "stranger_plain" not in sys.modules
 
 
-def test_sound_and_broken_plugins_need_one_worker(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sound_plugins_need_one_worker_and_broken_ones_one_more_each(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started = []
 
     class Counted(WorkerProcess):
@@ -146,7 +158,7 @@ def test_sound_and_broken_plugins_need_one_worker(world: World, monkeypatch: pyt
     world.add_plain("two", second="")
     world.add("sick", "raise ValueError('flu')")
     assert failures() == {"one": None, "sick": "ValueError: flu", "two": None}
-    assert len(started) == 1
+    assert len(started) == 2
 
 
 def test_an_interruption_ends_the_survey(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,11 +248,13 @@ class TestStandIns:
         assert (model.architecture.name, model.architecture.state_names) == ("lstm", LSTM.state_names)
         assert (task.time, task.recipe.epochs, task.description) == (5, 2, "twenty rows")
         assert catalog.entry("task", "tiny").plugin.distribution == "stranger-plain"
-        size = LayerSize(1, 2)
+        world.add("own", MODELS + f"return [harness.Model('m', {OWN.format('lambda size: {1: 1}')}, 'plain', dict)]")
+        size, own = LayerSize(1, 2), survey().model("m").architecture
         for call in (
             lambda: model.build(input_size=1, hidden_size=2, num_layers=1),
             lambda: model.to_parameters({}),
-            lambda: model.architecture.weight_shapes(size),
+            lambda: own.weight_shapes(size),
+            lambda: own.reference({}, Inputs(np.zeros((1, 1, 1))), size),
             lambda: runtime.open(model, {}, SessionOptions(size)),
             lambda: runtime.initial_weights(model, size, 0),
             lambda: task.load(None),
@@ -268,13 +282,13 @@ class TestStandIns:
 @pytest.fixture
 def description(world: World) -> dict[str, Any]:
     world.add_plain("plain")
-    found: dict[str, Any] = describe(discover())
-    return found
+    (plugin,), entries = discover().plugins, discover().entries
+    return describe(plugin, entries)
 
 
 def test_a_description_survives_json_and_describes_itself(description: dict[str, Any]) -> None:
     catalog = from_description(json.loads(json.dumps(description)))
-    assert describe(catalog) == description
+    assert describe(catalog.plugins[0], catalog.entries) == description
 
 
 def changed(description: dict[str, Any], *path: Any, to: Any) -> dict[str, Any]:
@@ -303,11 +317,12 @@ def changed(description: dict[str, Any], *path: Any, to: Any) -> dict[str, Any]:
         (["entries", 2, "task"], []),
         (["entries", 2, "recipe", "learning_rate"], "fast"),
         (["entries", 2, "recipe", "momentum"], 0.9),
-        (["architectures", 0, "directions"], 3),
-        (["architectures", 0, "state_names"], []),
-        (["architectures", 0], None),
-        (["plugins", 0], {}),
-        (["plugins"], None),
+        (["entries", 0, "architecture"], OWN_ARCHITECTURE | {"directions": 3}),
+        (["entries", 0, "architecture"], OWN_ARCHITECTURE | {"state_names": []}),
+        (["entries", 0, "architecture"], OWN_ARCHITECTURE | {"code": None}),
+        (["entries", 0, "architecture"], OWN_ARCHITECTURE | {"name": "not-the-cores", "is_built_in": True}),
+        (["plugin"], {}),
+        (["plugin"], None),
         (["entries"], {"a": 1}),
     ],
 )
@@ -319,7 +334,44 @@ def test_a_description_that_is_none_is_refused_in_one_line(
     assert str(raised.value).isprintable()
 
 
-@pytest.mark.parametrize("nonsense", [None, [], {}, "text", 3, {"plugins": [], "entries": []}])
+def test_an_architecture_of_its_own_is_the_same_where_its_code_is_the_same(description: dict[str, Any]) -> None:
+    def told(architecture: dict[str, Any]) -> Any:
+        return from_description(changed(description, "entries", 0, "architecture", to=architecture)).entries[0].value
+
+    own = told(OWN_ARCHITECTURE).architecture
+    assert own == told(dict(OWN_ARCHITECTURE)).architecture
+    assert own != told(OWN_ARCHITECTURE | {"code": ["stranger:shapes:1", "elsewhere:reference:2"]}).architecture
+    assert own != told(OWN_ARCHITECTURE | {"directions": 2}).architecture
+
+
+def test_an_architecture_of_the_core_is_the_cores_own(world: World) -> None:
+    world.add_plain("plain")
+    assert survey().model("plain-lstm").architecture is LSTM
+
+
+def test_a_plugin_that_fails_for_what_another_did_is_loaded_all_the_same(world: World) -> None:
+    world.add("aaa-meddler", "import pathlib\npathlib.Path = None\n" + MODELS + "return [plain_model('first')]")
+    world.add("victim", "import pathlib\npathlib.Path('x')\n" + MODELS + "return [plain_model('second')]")
+    assert failures() == {"aaa-meddler": None, "victim": None}
+
+
+LATER = """
+import os, threading, time
+def leave():
+    time.sleep(0.3)
+    os._exit(9)
+threading.Thread(target=leave, daemon=True).start()
+"""
+
+
+def test_a_plugin_that_ends_its_process_later_costs_no_other_its_place(world: World) -> None:
+    world.add("aaa-later", LATER + MODELS + "return [plain_model('first')]")
+    for name in ("slow", "slower"):
+        world.add(name, "import time\ntime.sleep(0.5)\n" + MODELS + f"return [plain_model({name!r})]")
+    assert failures() == {"aaa-later": None, "slow": None, "slower": None}
+
+
+@pytest.mark.parametrize("nonsense", [None, [], {}, "text", 3, {"plugin": [], "entries": []}])
 def test_what_is_no_description_at_all_is_refused(nonsense: Any) -> None:
     with pytest.raises(HarnessError, match="what it says of itself cannot be read"):
         from_description(nonsense)

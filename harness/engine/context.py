@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -16,6 +17,7 @@ from harness.engine.process import Limits, WorkerFailure, WorkerProcess
 from harness.plan import Plan, Trial, Variant
 from harness.store import Run, RunFolder
 
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 MOST_JOBS = 4  # untimed work runs this many workers side by side at most
 
 
@@ -36,11 +38,6 @@ class Outcome:
     status: str = "ok"
     reason: str = ""
     log: str | None = None
-
-
-def failed(failure: WorkerFailure) -> Outcome:
-    """How what a worker was asked for ended, with where it printed to."""
-    return Outcome(failure.status, failure.reason, f"logs/{failure.log.name}" if failure.log else None)
 
 
 class Stopped(Exception):
@@ -154,6 +151,16 @@ class Context:
             "threads": trial.threads,
             "cache_dir": str(self.folder.path.resolve() / "cache" / trial.variant.python) if self.folder else None,
         }
+
+    def failed(self, failure: WorkerFailure) -> Outcome:
+        """How what a worker was asked for ended, with where it printed to.
+
+        Raises:
+            StoreError: it failed for want of room, and the run's folder has none: that is nobody's fault.
+        """
+        if failure.errno in NO_ROOM and self.folder:
+            self.folder.check_room()
+        return Outcome(failure.status, failure.reason, f"logs/{failure.log.name}" if failure.log else None)
 
     def record(self, trial: Trial, outcome: Outcome, **tables: list[dict[str, Any]]) -> None:
         """Append a finished trial to the journal; what ends because the run is interrupted is not finished."""

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any
 
 from harness import estimates, stats
-from harness.engine.context import Context, Outcome, failed, grouped
+from harness.engine.context import Context, Outcome, grouped
 from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.engine.verification import Verification, worst_of
 from harness.plan import Trial
@@ -52,6 +52,7 @@ class Measurement:
         self._looks = stats.planned_looks(self._latency.slices, self._latency.most_slices)
         self._outcomes: dict[str, Outcome] = {}
         self._medians: dict[str, dict[estimates.Key, float]] = {}  # by trial
+        self._timed: set[str] = set()  # trials of which there are samples
         self._process = 0
         self._spent: dict[str, float] = {}  # seconds that a resumed run has measured already, by task
         self._alone: set[str] = set()  # sessions that failed a check beside others
@@ -78,6 +79,7 @@ class Measurement:
         for (trial, slice_, process, instance), median in medians.items():
             if trial in self._medians and median > 0:
                 self._medians[trial][slice_, process, instance] = median
+        self._timed.update(past.samples["trial"])
         self._process = int(past.processes["process"].max()) if len(past.processes) else 0
         for row in past.processes.to_dict("records"):
             self._spent[row["task"]] = self._spent.get(row["task"], 0.0) + row["seconds"]
@@ -94,7 +96,8 @@ class Measurement:
             self._measure_slices(task, trials)
         for trial in trials:
             if self._outcomes[trial.id].status == "ok" and not self._context.ended(trial):
-                self._context.record(trial, Outcome())
+                is_timed = trial.id in self._timed
+                self._context.record(trial, Outcome() if is_timed else Outcome("failed", "nothing of it was timed"))
 
     def _measure_slices(self, task: str, trials: list[Trial]) -> None:
         order = random.Random(task)
@@ -178,10 +181,11 @@ class Measurement:
             variant = variants[0]
             row = {"slice": slice_, "process": process, "task": trials[0].task, "runtime": variant.runtime}
             self._context.record_process(
-                {**row, "python": variant.python, **noise},
+                {**row, "python": variant.python, **noise},  # what the worker says has none of these keys
                 [{"trial": t.id, "instances": found[t.id].instances, **found[t.id].checked(process)} for t in timed],
                 ([t.id, *sample] for t in timed for sample in found[t.id].samples),
             )
+        self._timed.update(trial.id for trial in timed)
         for trial in timed:
             self._medians[trial.id] |= found[trial.id].medians
         return []
@@ -195,7 +199,7 @@ class Measurement:
         groups = self._groups(trials)
         points = [trial for group in groups for trial in group]
         if len(points) == 1:
-            self._end(points[0], failed(failure))
+            self._end(points[0], self._context.failed(failure))
             return []
         return groups if len(groups) > 1 else [[trial] for trial in points]
 
@@ -220,11 +224,12 @@ class Measurement:
             self._sample(worker, points, at, found)
         for group in grouped(points, lambda t: t.session):
             self._verify(worker, group, at, "after", found, is_alone)
-        if points and at[2] == self._latency.instances and (outcome := self._verification.unrest(worker)):
+        sound = [trial for trial in points if self._outcomes[trial.id].status == "ok"]
+        if sound and at[2] == self._latency.instances and (outcome := self._verification.unrest(worker)):
             if not is_alone:  # whose work goes on cannot be told
                 self._alone.update(group[0].session for group in groups)
                 raise _TryAgain
-            for trial in points:
+            for trial in sound:
                 self._end(trial, outcome)
 
     def _verify(
@@ -270,7 +275,7 @@ class Measurement:
                 outcome, rows = self._verification.check_training(worker, steps[0], moment)
                 settle(steps, "gradients", outcome, rows)
         except WorkerFailure as failure:
-            settle(blamed, "parity", failed(failure), [])
+            settle(blamed, "parity", self._context.failed(failure), [])
             if not failure.alive:
                 raise _TryAgain from failure  # the guilty trials' outcome now says so
 
@@ -285,6 +290,8 @@ class Measurement:
         seed = 1000 * slice_ + instance
         reply = worker.ask("sample", limit, points=points, calls=latency.calls, budget=latency.seconds, seed=seed)
         counted: dict[str, list[float]] = {}
+        if any(row[0] >= len(trials) for rows in reply.values() for row in rows):
+            raise WorkerFailure("failed", "the worker's reply cannot be read: it is of other trials", alive=False)
         for index, boundary, block, turn, call, start_s, elapsed_s, is_disturbed in reply["samples"]:
             row = [*at, boundary, block, turn, call, f"{start_s:.6f}", elapsed_s]
             trial = trials[index].id

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Collection, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ THREAD_VARIABLES = (
     *("BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
 )
 STATUSES = ("unsupported", "failed", "out-of-memory")  # what a worker may say of a request
+DESCRIPTIONS = ("plugins", "load_plugin")  # requests
 KERNEL_COUNTERS = Path("/proc/vmstat")
 
 
@@ -50,17 +52,19 @@ class WorkerFailure(Exception):
         status: `unsupported`, `failed`, `crashed`, `timed-out` or `out-of-memory`.
         reason: one line.
         alive: the worker can be asked again.
-        is_advice: the reason is a HarnessError's text, so it says what to do.
+        is_data: the reason is a DataError's text, so it says what the user can do about the data.
+        errno: the system's number of the error, if the system raised it.
         log: the file with what the worker printed until then; None if there is none.
     """
 
-    def __init__(self, status: str, reason: str, alive: bool, is_advice: bool = False, log: Path | None = None) -> None:
+    def __init__(self, status: str, reason: str, alive: bool, is_data: bool = False, errno: int | None = None) -> None:
         super().__init__(f"{status}: {reason}")
         self.status = status
         self.reason = reason
         self.alive = alive
-        self.is_advice = is_advice
-        self.log = log
+        self.is_data = is_data
+        self.errno = errno
+        self.log: Path | None = None
 
 
 class WorkerProcess:
@@ -98,14 +102,19 @@ class WorkerProcess:
         environment[process_tree.VARIABLE] = self._mark
         if plugins is not None:
             environment["HARNESS_PLUGINS"] = ",".join(plugins)
-        self._process = subprocess.Popen(
-            [python or sys.executable, "-m", "harness.engine.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,  # Ctrl-C goes to the engine alone; the engine then ends its workers
-        )
+        self._line, its_end = socket.socketpair()  # unlike a pipe's, one's own end can be shut while it is read
+        with its_end, ExitStack() as undo:
+            undo.callback(self._line.close)
+            self._process = subprocess.Popen(
+                [python or sys.executable, "-m", "harness.engine.worker"],
+                stdin=its_end.fileno(),
+                stdout=its_end.fileno(),
+                stderr=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,  # Ctrl-C goes to the engine alone; the engine then ends its workers
+            )
+            undo.pop_all()
+        self._requests, self._replies = self._line.makefile("wb"), self._line.makefile("rb")
         assert self._process.stderr
         self._known = psutil.Process(self._process.pid)
         self._ending, self._closing = threading.Lock(), threading.Lock()
@@ -113,6 +122,7 @@ class WorkerProcess:
         self._kills = kernel_kills()
         output = self._process.stderr.fileno()
         self._watch = Watch(self._known, output, log, limits.memory_bytes, limits.output_bytes, self._end)
+        self._watch.start()
 
     def ask(self, do: str, seconds: float, **arguments: Any) -> Any:
         """Send one request and wait for its result.
@@ -121,28 +131,27 @@ class WorkerProcess:
             WorkerFailure: the request failed, the worker died, or it was ended: because the time was up, or because it
                 broke one of its limits, now or since the last request.
         """
-        assert self._process.stdin
-        assert self._process.stdout
         if self._is_closed:
             raise WorkerFailure("crashed", "the worker has been closed", alive=False)
         self._watch.begin(do, seconds)
         try:
-            send(self._process.stdin, {"do": do, "with": arguments})
-            reply = _checked(receive(self._process.stdout))
+            send(self._requests, {"do": do, "with": arguments})
+            reply = _reply(receive(self._replies))
+            if isinstance(reply, dict):
+                reply = {"result": _checked(do, reply["result"])}
         except OSError:
             reply = None
         except ValueError as error:  # the two sides are out of step from here on
             self._end()
             reply = WorkerFailure("failed", f"the worker's reply cannot be read: {error}", alive=False)
         finally:
-            self._watch.finish()
-        if isinstance(reply, dict) and self._watch.breach is None:
+            breach = self._watch.finish()
+        if isinstance(reply, dict) and breach is None:
             self._kills = kernel_kills()
             return reply["result"]
         failure = reply if isinstance(reply, WorkerFailure) else self._how_it_ended()
         self._watch.drain()
-        breach = self._watch.breach
-        if breach:
+        if breach := self._watch.breach:
             failure = WorkerFailure(breach.status, breach.reason, alive=False)
         failure.log = self._watch.log
         raise failure
@@ -151,12 +160,13 @@ class WorkerProcess:
         """End the worker and everything it started."""
         self._is_closed = True
         self._end()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):  # stuck in the kernel: nobody can end it
+            self._process.wait(process_tree.ENDING_SECONDS)
         with self._closing:
             self._watch.close()
-            for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            for stream in (self._requests, self._replies, self._line, self._process.stderr):
                 if stream:
-                    with suppress(OSError):  # the pipe's other end is gone already
+                    with suppress(OSError):  # the other end is gone already
                         stream.close()
 
     def __enter__(self) -> Self:
@@ -168,16 +178,21 @@ class WorkerProcess:
     def _end(self) -> None:
         with self._ending:
             if not self._is_ended:
-                self._is_ended = True
                 self._was_alive = not process_tree.is_over(self._known)
-                process_tree.end(self._known, self._mark)
+                process_tree.end(self._known, self._mark, self._watch.seen)
+                self._is_ended = True  # not before: who is interrupted here tries again
+        with suppress(OSError):  # whoever waits for a reply, which a survivor may keep from ending, waits no longer
+            self._line.shutdown(socket.SHUT_RDWR)
 
     def _how_it_ended(self) -> WorkerFailure:
         deadline = time.monotonic() + FAREWELL_SECONDS
         while not process_tree.is_over(self._known) and time.monotonic() < deadline:
             time.sleep(0.005)
         self._end()
-        code = self._process.wait()
+        try:
+            code = self._process.wait(process_tree.ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            return WorkerFailure("crashed", "the worker is stuck in the kernel and cannot be ended", alive=False)
         status, reason = "crashed", f"the worker ended by itself with exit code {code}"
         if code == -signal.SIGKILL and self._was_alive:
             reason = "the worker has been closed" if self._is_closed else "the worker hung up and did not end"
@@ -202,16 +217,29 @@ def kernel_kills() -> int:
     return 0
 
 
-def _checked(reply: Any) -> dict[str, Any] | WorkerFailure | None:
+def _checked(do: str, result: Any) -> Any:
+    """A result in the form that its reader relies on; `survey` checks descriptions itself.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    if do in DESCRIPTIONS:
+        return result
+    from harness.engine.replies import checked  # it imports NumPy, which no listing of plugins needs
+
+    return checked(do, result)
+
+
+def _reply(message: Any) -> dict[str, Any] | WorkerFailure | None:
     """A reply with a result, a failure that the worker tells of, or None if the worker is gone.
 
     Raises:
         ValueError: it is none of these; a plugin may have written it.
     """
-    if reply is None or (isinstance(reply, dict) and reply.keys() == {"result"}):
-        return reply
-    match reply:
-        case {"error": {"status": str(status), "reason": str(reason), "is_advice": bool(is_advice)}}:
-            if status in STATUSES:
-                return WorkerFailure(status, reason, alive=True, is_advice=is_advice)
+    if message is None or (isinstance(message, dict) and message.keys() == {"result"}):
+        return message
+    match message:
+        case {"error": {"status": str(status), "reason": str(reason), "errno": int() | None as number, **rest}}:
+            if status in STATUSES and isinstance(is_data := rest.get("is_data"), bool):
+                return WorkerFailure(status, reason, alive=True, is_data=is_data, errno=number)
     raise ValueError("it is no reply")

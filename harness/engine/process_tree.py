@@ -66,12 +66,17 @@ def cpu_seconds(processes: Iterable[psutil.Process]) -> dict[psutil.Process, flo
     return used
 
 
-def end(root: psutil.Process, mark: str) -> None:
+def end(root: psutil.Process, mark: str, seen: Iterable[psutil.Process] = ()) -> None:
     """End the leader of a process group, its group, its descendants, and everything that carries the mark.
 
     The leader must not have been waited for, or its number could be another's by now.
+
+    Args:
+        root: the leader.
+        mark: see `end_marked`.
+        seen: what is known to have descended from it, for once it has ended, its children are no longer its children.
     """
-    found = tree(root)  # once it has ended, its children are no longer its children
+    found = {*seen, *tree(root)}
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(root.pid, signal.SIGKILL)
     _kill(found)

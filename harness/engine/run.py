@@ -10,7 +10,7 @@ from typing import Any
 import harness
 from harness.catalog import Catalog
 from harness.contract import HarnessError, LayerSize
-from harness.engine.context import Context, Outcome, Progress, failed
+from harness.engine.context import Context, Outcome, Progress
 from harness.engine.measurement import Measurement
 from harness.engine.process import WorkerFailure
 from harness.engine.scoring import Scoring
@@ -80,9 +80,9 @@ def preflight(plan: Plan, catalog: Catalog, data_dir: Path | None) -> Preflight:
             with context.worker([], task) as worker:
                 worker.ask("load", context.seconds, task=task, data_dir=context.data_dir)
         except WorkerFailure as failure:
-            if failure.is_advice:
+            if failure.is_data:
                 raise HarnessError(f"task '{task}': {failure.reason}") from failure
-            broken[task] = failed(failure)
+            broken[task] = context.failed(failure)
     if plan.suite.device != "cpu":
         _require_device(context)
     return Preflight(pythons, broken)
@@ -107,7 +107,8 @@ def check_parity(catalog: Catalog, name: str, device: str, dtype: str) -> Iterat
 
 def _interpreter(context: Context, name: str, path: str) -> dict[str, Any]:
     try:
-        with context.started(path, None) as worker:
+        names = [plugin.name for plugin in context.catalog.plugins if not plugin.failure]
+        with context.started(path, names) as worker:
             found: dict[str, Any] = worker.ask("environment", context.seconds)
     except WorkerFailure as failure:
         if isinstance(failure.__cause__, OSError):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.engine.accuracy import METRICS
-from harness.engine.context import Context, Outcome, failed, grouped
+from harness.engine.context import Context, Outcome, grouped
 from harness.engine.process import WorkerFailure
 from harness.engine.verification import Verification
 from harness.plan import Trial, Variant
@@ -114,11 +114,11 @@ class Scoring:
                         try:
                             yield trial, Outcome(), worker.ask(do, self._context.seconds, **request)
                         except WorkerFailure as failure:
-                            yield trial, failed(failure), {}
+                            yield trial, self._context.failed(failure), {}
                             if not failure.alive:
                                 break
             except WorkerFailure as failure:  # it could not be started
-                yield rest.pop(0), failed(failure), {}
+                yield rest.pop(0), self._context.failed(failure), {}
 
     def _training(self, trial: Trial) -> dict[str, Any]:
         weights, predictions = self._files(trial.variant, trial)

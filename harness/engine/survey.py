@@ -16,8 +16,9 @@ SECONDS = 60.0  # how long loading one plugin may take
 def survey(only: Collection[str] | None = None, seconds: float = SECONDS) -> Catalog:
     """The catalog of what plugins say of themselves, without their code: that stays in workers.
 
-    Plugins are loaded one after the other in one worker. One that ends it, or takes too long, is kept with its reason,
-    and the others are loaded in a fresh worker. So a plugin can harm neither this process nor another plugin.
+    Plugins are loaded one after the other in one worker. One that fails may be another's victim, so it is loaded again
+    in a worker of its own, and that counts. If the worker ended, who ended it is not known, and all are loaded so. So a
+    plugin can harm neither this process nor another plugin.
 
     Args:
         only: the plugins to load, by name, as for `harness.discover`.
@@ -26,21 +27,28 @@ def survey(only: Collection[str] | None = None, seconds: float = SECONDS) -> Cat
     Raises:
         HarnessError: no plugin has one of the wanted names, or a worker cannot be started.
     """
-    installed: list[Plugin] | None = None
-    failures: dict[int, str] = {}
-    while True:  # every round but the last finds one more that fails
-        try:
-            worker = WorkerProcess(threads=1)
-        except OSError as error:
-            raise HarnessError(f"a worker cannot be started: {error.strerror}") from error
-        with worker:
-            before, installed = installed, _installed(worker)
-            if before not in (None, installed):
-                raise HarnessError("the installed plugins changed while they were loaded; try again")
-            found = _load_all(worker, installed, _wanted(only, installed), failures, seconds)
-        if found is not None:
-            failed = tuple(replace(installed[index], failure=reason) for index, reason in failures.items())
-            return Catalog(tuple(sorted(found.plugins + failed, key=lambda plugin: plugin.name)), found.entries)
+    with _worker() as worker:
+        installed = _installed(worker)
+        wanted = _wanted(only, installed)
+        found: list[Catalog] = []
+        for index in wanted:
+            catalog, is_alive = _load(worker, index, installed[index], seconds)
+            if not is_alive:
+                break
+            found.append(_load_alone(index, installed, seconds) if catalog.plugins[0].failure else catalog)
+    if len(found) < len(wanted):
+        found = [_load_alone(index, installed, seconds) for index in wanted]
+    return Catalog(
+        tuple(plugin for catalog in found for plugin in catalog.plugins),
+        tuple(entry for catalog in found for entry in catalog.entries),
+    )
+
+
+def _worker() -> WorkerProcess:
+    try:
+        return WorkerProcess(threads=1)
+    except OSError as error:
+        raise HarnessError(f"a worker cannot be started: {error.strerror}") from error
 
 
 def _installed(worker: WorkerProcess) -> list[Plugin]:
@@ -56,23 +64,24 @@ def _wanted(only: Collection[str] | None, installed: list[Plugin]) -> list[int]:
     return [index for index, plugin in enumerate(installed) if chosen is None or plugin.name in chosen]
 
 
-def _load_all(
-    worker: WorkerProcess, installed: list[Plugin], wanted: list[int], failures: dict[int, str], seconds: float
-) -> Catalog | None:
-    """What all plugins give that are not known to fail; None, and one failure more, if another one does."""
-    catalog = Catalog((), ())
-    loaded: list[Plugin] = []
-    for index in wanted:
-        if index not in failures:
-            try:
-                catalog = from_description(worker.ask("load_plugin", seconds, index=index))
-                loaded.append(installed[index])
-                if [replace(plugin, failure=None) for plugin in catalog.plugins] != loaded:
-                    raise HarnessError("what it says of itself is about others")
-            except (WorkerFailure, HarnessError) as error:
-                failures[index] = _reason(error, seconds)
-                return None
-    return catalog
+def _load_alone(index: int, installed: list[Plugin], seconds: float) -> Catalog:
+    with _worker() as worker:
+        if _installed(worker) != installed:
+            raise HarnessError("the installed plugins changed while they were loaded; try again")
+        return _load(worker, index, installed[index], seconds)[0]
+
+
+def _load(worker: WorkerProcess, index: int, plugin: Plugin, seconds: float) -> tuple[Catalog, bool]:
+    """What a plugin gives, or the plugin with its failure; and whether the worker lives on."""
+    is_alive = True
+    try:
+        catalog = from_description(worker.ask("load_plugin", seconds, index=index))
+        if replace(catalog.plugins[0], failure=None) != plugin:
+            raise HarnessError("what it says of itself is about another")
+    except (WorkerFailure, HarnessError) as error:
+        is_alive = error.alive if isinstance(error, WorkerFailure) else False  # or it says what it should not
+        catalog = Catalog((replace(plugin, failure=_reason(error, seconds)),), ())
+    return catalog, is_alive
 
 
 def _reason(error: Exception, seconds: float) -> str:

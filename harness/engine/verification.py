@@ -7,8 +7,9 @@ import math
 from dataclasses import asdict, replace
 from typing import Any
 
+from harness.architectures import BUILT_IN
 from harness.contract import LayerSize
-from harness.engine.context import Context, Outcome, failed, grouped
+from harness.engine.context import Context, Outcome, grouped
 from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.gradients import GradientCheck, judge_gradients
 from harness.parity import EQUATIONS, Observation, judge
@@ -63,7 +64,10 @@ class Verification:
             raise found
         name, yardstick = found
         observations = self._observe(worker, trial, opened=moment == "after")
-        judgement = judge(observations, yardstick, trial.dtype)
+        try:
+            judgement = judge(observations, yardstick, trial.dtype)
+        except ValueError as error:  # other cases than were asked for
+            raise WorkerFailure("failed", f"the worker's reply cannot be read: {error}", alive=False) from error
         yard = {(o.case, o.part): o.rmse for o in yardstick}
         rows = [
             {"moment": moment, **asdict(o), "yardstick_rmse": yard[o.case, o.part], "yardstick": name}
@@ -98,7 +102,7 @@ class Verification:
                     if outcome.status == "ok":
                         outcome = self.unrest(worker) or outcome
             except WorkerFailure as failure:
-                outcome = failed(failure)
+                outcome = self._context.failed(failure)
             self.outcomes[trial.variant, trial.task] = outcome
             self._context.record(trial, outcome, parity=[{"process": 0, **row} for row in rows])
             self._context.step(f"{trial.variant} on {trial.task}: {outcome.status}")
@@ -123,22 +127,31 @@ class Verification:
                     self._yardsticks[key] = (str(yardstick), observations)
 
     def _equations(self, trial: Trial, yardstick: Variant | None) -> list[Observation] | WorkerFailure:
-        """The oracle's own equations, asked of the first plugin with this architecture that can be asked."""
-        same = [t.variant for t in self._context.plan.trials if t.architecture == trial.architecture]
-        variants = {variant.model: replace(variant, python="") for variant in reversed(same)}
-        if yardstick is not None:
-            variants[yardstick.model] = yardstick
+        """The oracle's own equations in the trial's dtype.
+
+        Those of the core are asked of a worker without any plugin; others of the first plugin that can be asked.
+        """
+        architecture = self._context.catalog.model(trial.variant.model).architecture
+        request = {"shapes": self._shapes(trial), "size": asdict(trial.size), "dtype": trial.dtype}
+        if architecture in BUILT_IN:
+            return self._ask_for_equations([], {**request, "built_in": architecture.name})
+        same = [t.variant.model for t in self._context.plan.trials if t.architecture == trial.architecture]
         failure: WorkerFailure | None = None
-        for variant in reversed(variants.values()):
-            request = {"shapes": self._shapes(trial), **self._context.variant(replace(trial, variant=variant))}
-            try:
-                with self._context.worker([variant]) as worker:
-                    rows = worker.ask("equations", self._context.seconds, **request)
-                return [Observation(**row) for row in rows]
-            except WorkerFailure as error:
-                failure = failure or error
+        for model in dict.fromkeys([*([yardstick.model] if yardstick else []), *same]):
+            found = self._ask_for_equations([Variant(model, runtime="")], {**request, "model": model})
+            if not isinstance(found, WorkerFailure):
+                return found
+            failure = failure or found
         assert failure
         return failure
+
+    def _ask_for_equations(self, variants: list[Variant], request: dict[str, Any]) -> list[Observation] | WorkerFailure:
+        try:
+            with self._context.worker(variants) as worker:
+                rows = worker.ask("equations", self._context.seconds, **request)
+        except WorkerFailure as failure:
+            return failure
+        return [Observation(**row) for row in rows]
 
     def _observe(self, worker: WorkerProcess, trial: Trial, opened: bool = False) -> list[Observation]:
         key, seconds = trial.session, self._context.seconds

@@ -56,6 +56,7 @@ class Watch:
     Attributes:
         breach: why the worker was ended, if it was for a limit.
         log: the file, once there is one.
+        seen: what descended from the worker when it was last looked at.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Watch:
     ) -> None:
         self.breach: Breach | None = None
         self.log: Path | None = None
+        self.seen: frozenset[psutil.Process] = frozenset()
         self._worker = worker
         self._output = output
         self._path = log
@@ -80,10 +82,14 @@ class Watch:
         self._file: IO[bytes] | None = None
         self._printed = 0
         self._lock = threading.Lock()  # of the log and of the pipes
+        self._deciding = threading.Lock()  # whether the time of a request is over or its answer has come
         os.set_blocking(output, False)
         self._wakened, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         self._thread = threading.Thread(target=self._watch, name=f"watch of worker {worker.pid}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
         self._thread.start()
 
     def begin(self, do: str, seconds: float) -> None:
@@ -91,9 +97,11 @@ class Watch:
         self._request = Request(do, seconds, time.monotonic() + seconds)
         self._wake()
 
-    def finish(self) -> None:
-        """The request has been answered, or never will be."""
-        self._request = None
+    def finish(self) -> Breach | None:
+        """The request has been answered, or never will be; why the worker was ended, if it was."""
+        with self._deciding:
+            self._request = None
+            return self.breach
 
     def drain(self) -> None:
         """Bring what has been printed so far into the log, as far as the limit allows."""
@@ -126,8 +134,8 @@ class Watch:
         waiting.register(self._wakened, select.POLLIN)
         while not self._is_over and self.breach is None:
             request, now = self._request, time.monotonic()
-            if request and now >= request.deadline:
-                return self._break("timed-out", f"'{request.do}' took longer than {request.seconds:g} s")
+            if request and now >= request.deadline and self._is_late(request):
+                return self._end()
             if now >= look_at:
                 if is_over(self._worker):
                     return self._end()  # what it left behind may still hold its pipes
@@ -140,6 +148,13 @@ class Watch:
                     waiting.unregister(self._output)  # nobody can print any more
         return None
 
+    def _is_late(self, request: Request) -> bool:
+        with self._deciding:
+            if self._request is not request:
+                return False  # its answer came just now
+            self.breach = Breach("timed-out", f"'{request.do}' took longer than {request.seconds:g} s")
+            return True
+
     def _break(self, status: str, reason: str) -> None:
         self.breach = Breach(status, reason)
         self._end()
@@ -147,6 +162,7 @@ class Watch:
     def _look(self) -> float:
         """Look at the memory; gives the seconds until the next look."""
         found, limit = tree(self._worker), self._memory_bytes
+        self.seen = frozenset(found) | {process for process in self.seen if process.is_running()}
         held = resident_bytes(found)
         if held > limit and len(found) > 1:
             held = resident_bytes(found, shared_once=True)  # what was forked shares most of its memory

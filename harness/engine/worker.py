@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from harness.contract import Data, Model, Runtime, Session, SessionOptions, Trainer
     from harness.engine.timing import Sample
 
-HEADER, ENCODER, DECODER = struct.Struct("!I"), json.JSONEncoder(), json.JSONDecoder()  # a plugin may patch json's own
+# bound here, for a plugin may replace what json and its classes have
+HEADER, ENCODE, DECODE = struct.Struct("!I"), json.JSONEncoder().encode, json.JSONDecoder().decode
 PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 MOST_MESSAGE, MOST_PLACES, MOST_FRAMES = 500, 240, 3  # characters of parts of a reason, and frames in it
@@ -67,13 +68,13 @@ def receive(stream: IO[bytes]) -> Any:
     if len(body) < length:
         return None
     try:
-        return DECODER.decode(body.decode())
+        return DECODE(body.decode())
     except RecursionError as error:
         raise ValueError("a message that is nested too deeply") from error
 
 
 def _packed(message: Any) -> bytes:
-    body = ENCODER.encode(message).encode()
+    body = ENCODE(message).encode()
     return HEADER.pack(len(body)) + body
 
 
@@ -82,7 +83,6 @@ class Worker:
 
     def __init__(self, state: ProcessState | None = None) -> None:
         self._state = state
-        self._surveyed: Catalog | None = None
         self._data: dict[tuple[str, str | None], Data] = {}
         self._open: dict[str, tuple[Session, Any]] = {}
         self._trainers: dict[str, Trainer] = {}
@@ -109,22 +109,22 @@ class Worker:
         return [asdict(plugin) for plugin, _ in self._installed]
 
     def load_plugin(self, index: int) -> dict[str, Any]:
-        """Load one of `plugins` by its place; gives the description of all that were loaded so far."""
-        from harness.catalog import Catalog, load_plugin
+        """Load one of `plugins` by its place, and describe what it gives."""
+        from harness.catalog import load_plugin
         from harness.description import describe
 
-        plugin, entries = load_plugin(*self._installed[index])
-        known = self._surveyed or Catalog((), ())
-        together = Catalog((*known.plugins, plugin), (*known.entries, *entries))
-        description = describe(together)
-        self._surveyed = together  # only what could be described
-        return description
+        return describe(*load_plugin(*self._installed[index]))
 
     def environment(self) -> dict[str, Any]:
-        """What this interpreter is: versions of Python, harness, plugins and what they require, and commits."""
+        """What this interpreter is: versions of Python, harness, plugins and what they require, and commits.
+
+        No plugin is imported for that.
+        """
+        from harness.catalog import chosen_names
         from harness.environment import commit, engine_digest, versions
 
-        plugins = sorted({plugin.distribution for plugin in self._catalog.plugins if not plugin.failure})
+        chosen = chosen_names(None)
+        plugins = sorted({own.distribution for own, _ in self._installed if chosen is None or own.name in chosen})
         commits = {name: commit(name) for name in ("rnn-harness", *plugins)}
         facts = {"python": platform.python_version(), "versions": versions(plugins), "commits": commits}
         return facts | {"engine": engine_digest()}
@@ -183,22 +183,29 @@ class Worker:
         (batch,) = training_batches(spec, 0, 1, options.dtype)
         return [asdict(c) for c in check_timed_trainer(model, self._trainers[key], spec.kind, options.size, batch)]
 
-    def equations(self, shapes: list[tuple[int, int]], **variant: Any) -> list[dict[str, Any]]:
-        """Observe the oracle's own equations in the variant's dtype, over the same cases as `parity`."""
-        from harness import parity
+    def equations(
+        self, shapes: list[tuple[int, int]], size: dict[str, int], dtype: str, model: str = "", built_in: str = ""
+    ) -> list[dict[str, Any]]:
+        """Observe the oracle's own equations in a dtype, over the same cases as `parity`.
 
-        model, _, options = self._variant(**variant)
-        weights = parity.probe_weights(model.architecture, options.size, options.dtype)
+        The architecture is the core's of the name `built_in`, for which no plugin is loaded, or else that of a model.
+        """
+        from harness import parity
+        from harness.architectures import BUILT_IN
+        from harness.contract import LayerSize
+
+        core = next((known for known in BUILT_IN if known.name == built_in), None)
+        architecture, layer = core or self._catalog.model(model).architecture, LayerSize(**size)
+        weights = parity.probe_weights(architecture, layer, dtype)
         cases = parity_cases(shapes)
-        return [
-            asdict(o) for o in parity.observe_equations(model.architecture, weights, options.size, options.dtype, cases)
-        ]
+        return [asdict(o) for o in parity.observe_equations(architecture, weights, layer, dtype, cases)]
 
     def train(
         self, task: str, seed: int, data_dir: str | None, weights_path: str, predictions_path: str, **variant: Any
     ) -> dict[str, Any]:
         """Train, write the weights and the test predictions, and give the score and the learning curve."""
-        from safetensors.numpy import save_file
+        import numpy as np
+        from safetensors.numpy import save
 
         from harness.engine import accuracy
 
@@ -207,8 +214,8 @@ class Worker:
         weights, curve, predictions = accuracy.train(model, runtime, self._catalog.task(task), data, seed, options)
         if self._state:
             self._state.restore()  # a mask or a folder that training changed must not reach these files
-        save_file(weights, weights_path)
-        _save_array(predictions_path, predictions)
+        _write_whole(weights_path, lambda file: file.write(save(weights)))
+        _write_whole(predictions_path, lambda file: np.save(file, predictions, allow_pickle=False))
         return {
             "score": curve[-1].score,
             "rows": len(data.test.x),
@@ -421,19 +428,22 @@ def describe_failure(error: BaseException) -> dict[str, Any]:
 
     Want of memory is told from the type: a MemoryError, or a name with OutOfMemory, as frameworks call theirs.
     """
-    from harness.contract import MOST_REASON, HarnessError, Unsupported, printable
+    from harness.contract import MOST_REASON, DataError, HarnessError, Unsupported, printable
 
     _print_traceback(error)
     kind = type(error)
+    is_data = issubclass(kind, DataError)
+    errno = error.errno if isinstance(error, OSError) and type(error.errno) is int else None
     if issubclass(kind, HarnessError):
         status = "unsupported" if issubclass(kind, Unsupported) else "failed"
-        return {"status": status, "reason": printable(error, MOST_REASON), "is_advice": True}
+        return {"status": status, "reason": printable(error, MOST_REASON), "is_data": is_data, "errno": errno}
     is_memory = issubclass(kind, MemoryError) or any("OutOfMemory" in base.__name__ for base in kind.__mro__)
     frames = deque(traceback.walk_tb(error.__traceback__), maxlen=MOST_FRAMES)
     places = [f"{Path(f.f_code.co_filename).name}:{line} in {f.f_code.co_name}" for f, line in reversed(frames)]
     reason = f"{printable(kind.__name__, MOST_PLACES)}: {printable(error, MOST_MESSAGE) or 'no message'}"
     reason += f" [{printable(' < '.join(places), MOST_PLACES)}]" if places else ""
-    return {"status": "out-of-memory" if is_memory else "failed", "reason": reason, "is_advice": False}
+    status = "out-of-memory" if is_memory else "failed"
+    return {"status": status, "reason": reason, "is_data": is_data, "errno": errno}
 
 
 def _print_traceback(error: BaseException) -> None:
@@ -445,11 +455,23 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
-def _save_array(path: str, array: Any) -> None:
-    import numpy as np
-
-    with open(path, "wb") as file:
-        np.save(file, array, allow_pickle=False)
+def _write_whole(path: str, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file whole and safe from a loss of power, or not at all."""
+    temporary = f"{path}.{os.getpid()}"
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+    folder = os.open(os.path.dirname(path), os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def main() -> None:

@@ -1,0 +1,134 @@
+"""What the answers of a worker look like. A plugin may have changed what its worker says, so each is checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from harness.engine.noise import Noise
+from harness.gradients import GradientCheck
+from harness.parity import Observation
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # and not negative
+Nothing = Annotated[dict[str, Any], Field(max_length=0)]
+Text = Annotated[str, Field(max_length=10_000)]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How many rows a task's data has."""
+
+    train_rows: Count
+    test_rows: Count
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What an interpreter is."""
+
+    python: Text
+    versions: dict[Text, Text]
+    commits: dict[Text, Text | None] = field(default_factory=dict)  # an older harness may not tell these
+    engine: Text = ""
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """A point of a learning curve; None for what is not finite."""
+
+    step: Count
+    epoch: float
+    training_loss: float | None
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """What came of a training."""
+
+    score: float
+    rows: Count
+    trivial_score: float
+    curve: list[CurvePoint]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The score of a variant on trained weights."""
+
+    score: float
+    rows: Count
+    trivial_score: float
+    agreeing_rows: Count | None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Timed calls, and how sessions warmed up; see `Worker.sample`."""
+
+    samples: list[tuple[Count, Literal["compute", "end-to-end"], Count, Count, Count, Finite, Finite, bool | None]]
+    warmup: list[tuple[Count, Count, bool]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed(Noise):
+    """What one process timed besides the variants, and the noise around it; see `worker.Timing`."""
+
+    started_s: Finite
+    seconds: float
+    canary_s: float | None
+    overhead_s: float | None
+    overhead_end_to_end_s: float | None
+    disturbed_share: float | None
+
+
+@dataclass(frozen=True)
+class Idle:
+    """How many cores a worker keeps busy while nothing is asked of it."""
+
+    busy_cores: Finite
+
+
+FORMS: dict[str, Any] = {  # by request
+    "environment": Environment,
+    "load": Rows,
+    "open": Nothing,
+    "parity": Annotated[list[Observation], Field(min_length=1)],
+    "equations": Annotated[list[Observation], Field(min_length=1)],
+    "gradients": Annotated[list[GradientCheck], Field(min_length=1)],
+    "timed_trainer": Annotated[list[GradientCheck], Field(min_length=1)],
+    "train": Training,
+    "evaluate": Evaluation,
+    "start_timing": Nothing,
+    "sample": Samples,
+    "finish_timing": Timed,
+    "idle": Idle,
+    "release": Nothing,
+}
+
+
+def checked(do: str, result: Any) -> Any:
+    """The result of a request, as plain data of the form that its reader relies on.
+
+    Args:
+        do: the request: the name of a method of `harness.engine.worker.Worker`.
+        result: what came back for it.
+
+    Raises:
+        ValueError: it has another form; the text says where, on one line.
+    """
+    form = _adapter(do)
+    try:
+        return form.dump_python(form.validate_python(result))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}") from None
+
+
+@cache
+def _adapter(do: str) -> TypeAdapter[Any]:
+    return TypeAdapter(FORMS[do])
