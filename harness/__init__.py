@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness.architectures import BILSTM, LSTM
+from harness.architectures import BIGRU, BILSTM, GRU, LSTM
 from harness.contract import (
+    CONTRACT_VERSION,
     Architecture,
     Data,
     DataError,
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BIGRU",
     "BILSTM",
+    "CONTRACT_VERSION",
+    "GRU",
     "LSTM",
     "Architecture",
     "ByLength",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib.metadata
+import importlib.util
 import math
 import os
 import re
@@ -18,7 +19,9 @@ import pluggy
 
 from harness import hookspecs
 from harness.contract import (
+    CONTRACT_VERSION,
     MOST_NAME,
+    MOST_REASON,
     NAME,
     Architecture,
     HarnessError,
@@ -35,6 +38,8 @@ from harness.contract import (
 
 KINDS = ("model", "runtime", "task")
 PLUGINS_VARIABLE = "HARNESS_PLUGINS"
+CONTRACT_ATTRIBUTE = "harness_contract"  # of a plugin's module: the version of the contract it is written for
+FIRST_CONTRACT = 1  # what is meant by a plugin that does not say
 MOST_ENTRIES = 1000  # of one plugin; a hook may be a generator that never ends
 LARGEST = 2**31 - 1  # sizes that any array library can count with
 OPTIMIZERS = ("adam", "sgd")
@@ -84,11 +89,11 @@ class Catalog:
         if found:
             owners = " and ".join(f"'{entry.plugin.distribution}'" for entry in found)
             raise HarnessError(f"{kind} '{name}' is provided by both {owners}; uninstall one")
-        hint = _hint(name, self.names(kind))
+        near = hint(name, self.names(kind))
         broken = [plugin for plugin in self.plugins if plugin.failure]
         if broken:
-            hint += "; failed to load: " + ", ".join(f"'{p.name}' ({p.failure})" for p in broken)
-        raise HarnessError(f"no {kind} is called '{printable(name)}'; {hint}")
+            near += "; failed to load: " + ", ".join(f"'{p.name}' ({p.failure})" for p in broken)
+        raise HarnessError(f"no {kind} is called '{printable(name)}'; {near}")
 
     def model(self, name: str) -> Model:
         """The model of that name; raises HarnessError as `entry` does."""
@@ -99,6 +104,16 @@ class Catalog:
         """The runtime of that name; raises HarnessError as `entry` does."""
         value: Runtime = self.entry("runtime", name).value
         return value
+
+    def variants(self, plugin: str) -> list[tuple[Model, Runtime]]:
+        """Every model of a plugin on every runtime that accepts it, and every runtime of it with every such model."""
+        models, runtimes = ([e for e in self.entries if e.kind == kind] for kind in ("model", "runtime"))
+        return [
+            (model.value, runtime.value)
+            for model in models
+            for runtime in runtimes
+            if model.value.framework in runtime.value.frameworks and plugin in (model.plugin.name, runtime.plugin.name)
+        ]
 
     def task(self, name: str) -> Task:
         """The task of that name; raises HarnessError as `entry` does."""
@@ -141,9 +156,7 @@ def check_names(only: Iterable[str], installed: Collection[str]) -> None:
     """
     for name in only:
         if name not in installed:
-            raise HarnessError(
-                f"no plugin is called '{printable(name)}'; {_hint(name, list(dict.fromkeys(installed)))}"
-            )
+            raise HarnessError(f"no plugin is called '{printable(name)}'; {hint(name, list(dict.fromkeys(installed)))}")
 
 
 def installed_plugins() -> list[tuple[Plugin, EntryPoint]]:
@@ -175,7 +188,9 @@ def load_plugin(plugin: Plugin, point: EntryPoint) -> tuple[Plugin, list[Entry]]
     try:
         if "," in plugin.name:
             raise HarnessError("its entry point's name has a comma; plugins are chosen by name, with commas between")
-        pm.register(point.load(), name=point.name)
+        module = point.load()
+        _check_contract(getattr(module, CONTRACT_ATTRIBUTE, FIRST_CONTRACT), plugin)
+        pm.register(module, name=point.name)
         pm.check_pending()  # a misspelt hook would otherwise stay silent
         given: list[Entry] = []
         for kind in KINDS:
@@ -188,8 +203,52 @@ def load_plugin(plugin: Plugin, point: EntryPoint) -> tuple[Plugin, list[Entry]]
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # importing a stranger's module may raise anything
-        return replace(plugin, failure=one_line(error)), []
+        return replace(plugin, failure=_reason(error, plugin, point)), []
     return plugin, given
+
+
+def _check_contract(version: Any, plugin: Plugin) -> None:
+    """Refuse a plugin that is written for another version of the contract, before any of its hooks is called."""
+    if type(version) is not int:
+        raise HarnessError(f"its {CONTRACT_ATTRIBUTE} must be a whole number, such as {CONTRACT_VERSION}")
+    if version != CONTRACT_VERSION:
+        step = "upgrade rnn-harness, or install" if version > CONTRACT_VERSION else "install"
+        raise HarnessError(
+            f"it is written for version {printable(version)} of the plugin contract, and this rnn-harness has version "
+            f"{CONTRACT_VERSION}; {step} a release of '{plugin.distribution}' for version {CONTRACT_VERSION}"
+        )
+
+
+def _reason(error: BaseException, plugin: Plugin, point: EntryPoint) -> str:
+    """Why a plugin could not be loaded, with the next step where something else should be installed."""
+    with contextlib.suppress(Exception):  # a stranger's exception may have anything for a name
+        top = error.name.partition(".")[0] if isinstance(error, ImportError) and error.name else ""
+        if not isinstance(error, ModuleNotFoundError) and top == __name__.partition(".")[0]:
+            return f"{one_line(error)}; is it written for another plugin contract than version {CONTRACT_VERSION}?"
+        if isinstance(error, ModuleNotFoundError) and top and not importlib.util.find_spec(top):
+            wanted = _not_installed(top, point)
+            step = f"pip install {' '.join(wanted)}" if wanted else "its package asks for nothing of that name"
+            return printable(f"'{plugin.distribution}' needs '{top}', which is not installed: {step}", MOST_REASON)
+    return one_line(error)
+
+
+def _not_installed(module: str, point: EntryPoint) -> list[str]:
+    """What a plugin's package asks for that is not installed: what is called as the module is, or else all of it."""
+    missing: dict[str, bool] = {}
+    for requirement in (point.dist.requires if point.dist else None) or ():
+        found = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
+        if found and not is_installed(found[0]):
+            missing[found[0]] = ";" in requirement  # only under a condition, such as an extra
+    same = [name for name in missing if re.sub(r"[-_.]+", "_", name).lower() == module.lower()]
+    return same or [name for name, is_conditional in missing.items() if not is_conditional]
+
+
+def is_installed(distribution: str) -> bool:
+    """Whether a package of that name is there, by the metadata."""
+    with contextlib.suppress(Exception):  # it is not, or cannot be read
+        importlib.metadata.distribution(distribution)
+        return True
+    return False
 
 
 def make_entry(kind: str, value: Any, plugin: Plugin) -> Entry:
@@ -295,6 +354,7 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _hint(name: str, names: list[str]) -> str:
+def hint(name: str, names: list[str]) -> str:
+    """What may be meant by a name that is none of these: near ones, or else all there are."""
     near = difflib.get_close_matches(name.lower(), names, n=3)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are: {', '.join(names) or 'none'}"

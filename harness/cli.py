@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 import harness
+from harness.catalog import KINDS, installed_plugins
 from harness.contract import HarnessError, one_line
 from harness.journal import StoreError
 from harness.notices import say
@@ -82,6 +83,7 @@ def main() -> None:
       harness calibrate        how small a difference this machine lets one see
       harness compare A B      two runs: ratios with intervals and verdicts
       harness gate RUN --max-slowdown 3%
+      harness new-plugin NAME  a package of your own to begin with
     """
 
 
@@ -107,6 +109,12 @@ choose_plugins = click.option(
     envvar="HARNESS_PLUGINS",
     metavar="A,B",
     help="Load these plugins and import nothing of any other. [env: HARNESS_PLUGINS]",
+)
+choose_data_dir = click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="HARNESS_DATA_DIR",
+    help="Folder of data sets, a sub-folder each. [env: HARNESS_DATA_DIR]",
 )
 
 
@@ -139,12 +147,7 @@ choose_plugins = click.option(
     metavar="NAME=PATH",
     help="Measure every variant in this interpreter; repeat it, and they are interleaved and compared with the first.",
 )
-@click.option(
-    "--data-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    envvar="HARNESS_DATA_DIR",
-    help="Folder of data sets, a sub-folder each. [env: HARNESS_DATA_DIR]",
-)
+@choose_data_dir
 @click.option("--trial-seconds", type=float, help="A worker that takes longer over one step of a trial is ended.")
 @click.option("--worker-memory-gib", type=float, help="So is one that holds more memory, with all it started.")
 @click.option("--worker-output-mib", type=float, help="And one that prints more.")
@@ -199,7 +202,6 @@ def list_(plugins: list[str] | None) -> None:
 
     Exits with 1 if a plugin failed to load.
     """
-    from harness.catalog import KINDS
     from harness.engine.survey import survey
     from harness.suites import builtin_suites
 
@@ -338,20 +340,53 @@ def gate(base: Path, new: Path | None, max_slowdown: str, allow_different: bool)
 @click.argument("name")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--dtype", default="float32", show_default=True)
+@click.option("--checks", callback=_names, metavar="A,B", help="Ask these rules only, such as parity or causality.")
+@choose_data_dir
 @choose_plugins
-def check(name: str, device: str, dtype: str, plugins: list[str] | None) -> None:
-    """Check the parity of NAME: a variant (hand-lstm@eager), a model, or a runtime; one and two layers.
+def check(
+    name: str,
+    device: str,
+    dtype: str,
+    checks: list[str] | None,
+    data_dir: Path | None,
+    plugins: list[str] | None,
+) -> None:
+    """Check whether NAME keeps the rules of the contract: a variant (hand-lstm@eager), a model, a runtime, a plugin
+    with all it gives, or a task. A variant is checked with one and with two layers, in a worker of its own.
 
     Exits with 1 unless every answer is ok or unsupported.
     """
-    from harness.engine.run import check_parity
+    from harness.engine.conformance import check_conformance
     from harness.engine.survey import survey
 
     worst = 0
-    for variant, layers, outcome in check_parity(survey(plugins), name, device, dtype):
-        click.echo(f"{outcome.status:<12} {variant!s:<28} {layers}  {outcome.reason}".rstrip())
+    for found in check_conformance(survey(plugins), name, device, dtype, checks, data_dir):
+        outcome = found.outcome
+        click.echo(f"{outcome.status:<12} {found.name:<28} {found.what}  {outcome.reason}".rstrip())
         worst = max(worst, 0 if outcome.status in ("ok", "unsupported") else 1)
     sys.exit(worst)
+
+
+@main.command(name="new-plugin")
+@click.argument("name")
+@click.option("--kind", type=click.Choice(KINDS), default="model", show_default=True, help="What it gives.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="A new or empty folder; by default ./NAME.")
+def new_plugin(name: str, kind: str, out: Path | None) -> None:
+    """Write a package with the plugin NAME, to begin with: it can be installed, checked and run as it is.
+
+    NAME is also that of the model, runtime or task it gives. No file is written unless all are.
+    """
+    from harness.engine.survey import survey
+    from harness.new_plugin import check_is_free, check_name, next_commands, package_files, write_package
+
+    check_name(name)
+    everything = [plugin.name for plugin, _ in installed_plugins()]  # whatever HARNESS_PLUGINS says
+    check_is_free(name, kind, survey(everything))
+    folder = out or Path(name)
+    write_package(package_files(name, kind), folder)
+    click.echo(f"{kind} '{name}' is in {folder}; next:\n")
+    for line in next_commands(name, kind, folder):
+        click.echo(f"  {line}")
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     FloatArray = NDArray[np.floating[Any]]
     IntArray = NDArray[np.integer[Any]]
 
+CONTRACT_VERSION = 1  # what this module says to plugins; a change that breaks one of them makes it 2
 TaskKind = Literal["classification", "regression"]
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"  # of a model, say: safe in a path, a table, a pattern and a shell
 MOST_NAME = 200  # characters that are shown of a stranger's name
@@ -76,7 +77,8 @@ class Inputs:
 
     Attributes:
         x: (B, T, I), batch first.
-        state: the initial state, each array (L*D, B, H); for an LSTM `(h_0, c_0)`. None means zeros.
+        state: the initial state, each array (L*D, B, H); for an LSTM `(h_0, c_0)`, for a GRU `(h_0,)`.
+            None means zeros.
         lengths: (B,) integers in 1..T: row b is real up to lengths[b], the rest is padding. None means all T.
     """
 
@@ -92,7 +94,7 @@ class Outputs:
     Attributes:
         y: (B, T, D*H), the last layer's hidden state at every step; zero where the input was padding.
         state: the final state, each array (L*D, B, H), after each row's own last real step; for an LSTM
-            `(h_n, c_n)`. Layer l, direction d stands at l*D + d, as in `torch.nn.LSTM`.
+            `(h_n, c_n)`, for a GRU `(h_n,)`. Layer l, direction d stands at l*D + d, as in `torch.nn.LSTM`.
     """
 
     y: FloatArray
@@ -129,14 +131,16 @@ class Model:
 
     Attributes:
         name: unique among all plugins, for example `torch-lstm`.
-        architecture: what it computes; `harness.LSTM`, `harness.BILSTM` or the plugin's own.
+        architecture: what it computes; `harness.LSTM`, `BILSTM`, `GRU`, `BIGRU` or the plugin's own.
         framework: what kind of object `build` returns (`torch`, `numpy`, ...); a runtime says which it accepts.
         build: `build(input_size=, hidden_size=, num_layers=)` returns a freshly initialised layer, called as
-            `layer(x, state=None) -> (y, state)` exactly like `torch.nn.LSTM(batch_first=True)`.
+            `layer(x, state=None) -> (y, state)` exactly like `torch.nn.LSTM(batch_first=True)`;
+            a torch layer with one state array like `torch.nn.GRU`, where state is that array and no tuple.
         takes_lengths: True if the layer also takes a third argument, `lengths` (see `Inputs.lengths`).
             Otherwise runtimes call it once per distinct length.
         to_parameters: the door for weights: from the standard names, layout and gate order of `torch.nn.LSTM`
-            (i, f, g, o; two biases; `_reverse`) to the layer's own parameter names and layout. Pure NumPy.
+            (i, f, g, o) or `torch.nn.GRU` (r, z, n), with two biases and `_reverse`, to the layer's own
+            parameter names and layout. Pure NumPy.
         from_parameters: the way back; `to_parameters(from_parameters(p))` equals `p`.
         yardstick: True for the one model of an architecture whose rounding error the others are held against.
         description: one line for `harness list`.

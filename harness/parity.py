@@ -124,7 +124,7 @@ def observe(
     Raises:
         whatever the session raises.
     """
-    exact = _as(weights, "longdouble" if dtype == "float64" else "float64")
+    exact = exact_weights(weights, dtype)
     observations: list[Observation] = []
     for case in cases:
         inputs = case_inputs(case, architecture, size, dtype)
@@ -134,6 +134,11 @@ def observe(
             raise HarnessError(f"the session changed its inputs ({case.name}); it must leave them as they were")
         observations.extend(compare(case.name, architecture, outputs, architecture.reference(exact, kept, size), dtype))
     return observations
+
+
+def exact_weights(weights: Mapping[str, FloatArray], dtype: str) -> dict[str, FloatArray]:
+    """The weights in the dtype in which the oracle computes what a session in `dtype` is held against."""
+    return _as(weights, "longdouble" if dtype == "float64" else "float64")
 
 
 def observe_equations(

@@ -143,9 +143,10 @@ def make_plan(suite: Suite, catalog: Catalog) -> Plan:
 
 
 def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: str, dtype: str) -> Plan:
-    """Parity trials alone, of every variant that a name means (a variant, a model or a runtime), at these sizes.
+    """What a name means, to be checked: the variants as parity trials at these sizes, and the tasks.
 
-    There is no task; its place in a trial says how many layers there are.
+    A name means everything that bears it: a variant, a model or else a runtime; a plugin with all that it gives, on and
+    with all others; a task. A trial has no task; its place says how many layers there are.
 
     Raises:
         HarnessError: the name is unknown, or nothing accepts it.
@@ -153,10 +154,14 @@ def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: 
     model_name, at, runtime_name = name.partition("@")
     if not at and name in catalog.names("runtime") and name not in catalog.names("model"):
         model_name, runtime_name = "*", name
-    suite = override(
-        Suite(), models=[model_name or ("*" if at else "")], runtimes=[runtime_name or "*"], device=device, dtype=dtype
-    )
-    pairs = _pairs(suite, catalog)
+    suite = override(Suite(), device=device, dtype=dtype)
+    given = [(catalog.model(model.name), catalog.runtime(runtime.name)) for model, runtime in catalog.variants(name)]
+    plugins = {plugin.name for plugin in catalog.plugins}
+    tasks = [e.name for e in catalog.entries if e.kind == "task" and name in (e.name, e.plugin.name)]
+    if name in (*catalog.names("model"), *catalog.names("runtime")) or not (tasks or name in plugins):
+        suite = override(suite, models=[model_name or ("*" if at else "")], runtimes=[runtime_name or "*"])
+        given += _pairs(suite, catalog)
+    pairs = {(model.name, runtime.name): (model, runtime) for model, runtime in given}
     trials = tuple(
         Trial(
             id=f"{number:04d}-parity",
@@ -169,9 +174,9 @@ def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: 
             dtype=suite.dtype,
             threads=suite.threads,
         )
-        for number, (model, runtime, size) in enumerate(((m, r, s) for m, r in pairs for s in sizes), start=1)
+        for number, (model, runtime, size) in enumerate(((m, r, s) for m, r in pairs.values() for s in sizes), start=1)
     )
-    return Plan(suite, trials, (), {}, (), _yardsticks(catalog, pairs))
+    return Plan(suite, trials, tuple(dict.fromkeys(tasks)), {}, (), {})
 
 
 def layer_size(suite: Suite, task: Task) -> LayerSize:

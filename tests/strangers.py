@@ -205,6 +205,8 @@ class PlainRuntime:
         self, model: Model, weights: Mapping[str, FloatArray], kind: TaskKind, recipe: Recipe, options: SessionOptions
     ) -> PlainTrainer:
         size = options.size
+        if size.num_layers > 1:
+            raise harness.Unsupported(f"runtime '{self.name}' trains one layer, not {size.num_layers}")
         layer = model.build(input_size=size.input_size, hidden_size=size.hidden_size, num_layers=size.num_layers)
         mistakes = {"diverges": "loss not finite", "trains wrongly": "gradient twice as large"}
         return PlainTrainer(weights, kind, recipe, mistakes.get(layer.habit, ""))
@@ -259,6 +261,7 @@ class PlainTrainer:
     """Gradient descent for one layer in one direction: backpropagation through time, written out, in float64."""
 
     def __init__(self, weights: Mapping[str, FloatArray], kind: TaskKind, recipe: Recipe, mistake: str = "") -> None:
+        self._dtype = weights["head.bias"].dtype
         self._weights: dict[str, FloatArray] = {name: array.astype(np.float64) for name, array in weights.items()}
         self._kind = kind
         self._rate = recipe.learning_rate
@@ -289,7 +292,7 @@ class PlainTrainer:
         return float("nan") if self._mistake == "loss not finite" else loss
 
     def weights(self) -> dict[str, FloatArray]:
-        return {name: array.astype(np.float32) for name, array in self._weights.items()}
+        return {name: array.astype(self._dtype) for name, array in self._weights.items()}
 
     def _loss_and_gradients(self, batch: Split) -> tuple[float, dict[str, FloatArray]]:
         w = self._weights

@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from wrong_models import NumpySession
 
-from harness.architectures import BILSTM, LSTM
+from harness.architectures import BIGRU, BILSTM, GRU, LSTM
 from harness.contract import (
     Architecture,
     Data,
@@ -28,6 +28,7 @@ from harness.contract import (
     Task,
     TaskKind,
     Trainable,
+    Unsupported,
 )
 from harness.engine.accuracy import (
     CURVE_POINTS,
@@ -488,14 +489,14 @@ def test_a_forget_bias_opens_the_forget_gate_in_the_oracle() -> None:
 
 
 def test_weights_without_gated_biases_are_refused() -> None:
-    with pytest.raises(HarnessError, match="no bias_ih_l0"):
+    with pytest.raises(Unsupported, match="no bias_ih_l0"):
         add_forget_bias({"weight": np.ones(4)}, 1.0)
 
 
-def test_biases_that_are_not_of_four_gates_are_refused_as_documented() -> None:
-    gru = {"weight_hh_l0": np.zeros((12, 4)), "bias_ih_l0": np.zeros(12)}
-    with pytest.raises(HarnessError):
-        add_forget_bias(gru, 1.0)
+@pytest.mark.parametrize("architecture", [GRU, BIGRU], ids=lambda a: a.name)
+def test_a_gru_has_no_forget_gate_and_so_does_not_support_a_forget_bias(architecture: Architecture) -> None:
+    with pytest.raises(Unsupported, match="bias_ih_l0 is not that of an LSTM's four gates; choose another task"):
+        trained(architecture=architecture, recipe=Recipe(forget_bias=1.0))
 
 
 # ------------------------------------------------------------------------------------------------- timing a step

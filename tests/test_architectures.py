@@ -11,34 +11,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.architectures import BILSTM, LSTM, lstm_weight_shapes
+from harness.architectures import BIGRU, BILSTM, BUILT_IN, GRU, LSTM, weight_shapes
 from harness.contract import Architecture, Inputs, LayerSize
 
 SIZES = st.builds(LayerSize, st.integers(1, 9), st.integers(1, 9), st.integers(1, 4))
-BOTH = pytest.mark.parametrize("architecture", [LSTM, BILSTM], ids=lambda a: a.name)
+ALL = pytest.mark.parametrize("architecture", BUILT_IN, ids=lambda a: a.name)
 
 
-@BOTH
+@ALL
 @given(size=SIZES)
 def test_names_shapes_and_order_are_those_of_torch(architecture: Architecture, size: LayerSize) -> None:
     torch: Any = pytest.importorskip("torch")
-    layer = torch.nn.LSTM(
+    kind = torch.nn.GRU if architecture in (GRU, BIGRU) else torch.nn.LSTM
+    layer = kind(
         size.input_size, size.hidden_size, size.num_layers, bidirectional=architecture.directions == 2, device="meta"
     )
     theirs = [(name, tuple(parameter.shape)) for name, parameter in layer.named_parameters()]
     assert list(architecture.weight_shapes(size).items()) == theirs
 
 
-@given(size=SIZES, directions=st.sampled_from([1, 2]))
-def test_the_number_of_parameters_is_the_textbooks(size: LayerSize, directions: int) -> None:
+@given(size=SIZES, directions=st.sampled_from([1, 2]), gates=st.sampled_from([3, 4]))
+def test_the_number_of_parameters_is_the_textbooks(size: LayerSize, directions: int, gates: int) -> None:
     i, h, layers = size.input_size, size.hidden_size, size.num_layers
-    first = 4 * h * (i + h + 2)
-    deeper = 4 * h * (directions * h + h + 2)
-    counted = sum(int(np.prod(shape)) for shape in lstm_weight_shapes(size, directions).values())
+    first = gates * h * (i + h + 2)
+    deeper = gates * h * (directions * h + h + 2)
+    counted = sum(int(np.prod(shape)) for shape in weight_shapes(size, directions, gates).values())
     assert counted == directions * (first + (layers - 1) * deeper)
 
 
-@BOTH
+@ALL
 @given(size=SIZES)
 def test_the_oracle_takes_exactly_these_weights(architecture: Architecture, size: LayerSize) -> None:
     weights = {name: np.full(shape, 0.1) for name, shape in architecture.weight_shapes(size).items()}
@@ -51,11 +52,15 @@ def test_the_oracle_takes_exactly_these_weights(architecture: Architecture, size
 
 def test_the_summary_comes_first_in_the_state() -> None:
     assert LSTM.state_names == BILSTM.state_names == ("h", "c")
+    assert GRU.state_names == BIGRU.state_names == ("h",)
 
 
 def test_names_and_directions() -> None:
     assert (LSTM.name, LSTM.directions) == ("lstm", 1)
     assert (BILSTM.name, BILSTM.directions) == ("bilstm", 2)
+    assert (GRU.name, GRU.directions) == ("gru", 1)
+    assert (BIGRU.name, BIGRU.directions) == ("bigru", 2)
+    assert BUILT_IN == (LSTM, BILSTM, GRU, BIGRU)
 
 
 def test_importing_the_architectures_imports_nothing_heavy() -> None:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from strangers import QUICK, TINY, World, plain_model
 
-from harness import LSTM, HarnessError
+from harness import CONTRACT_VERSION, LSTM, HarnessError
 from harness.catalog import Catalog, Plugin, discover, make_entry
 from harness.cli import main
 from harness.contract import printable
@@ -19,9 +19,38 @@ HOOK = (
     "import harness\nfrom strangers import TINY, PlainRuntime, plain_model\n@harness.hookimpl\ndef harness_{}s():\n    "
 )
 
+SOUND = HOOK.format("model") + "return [plain_model()]"
+ROOT = Path(__file__).parent.parent
 PLUGIN = Plugin("own", "own-package", "1.0")
 BROKEN = {
     "import error": ("import no_such_module_anywhere", "no_such_module_anywhere"),
+    "another version of the contract": (
+        "harness_contract = 2\n" + HOOK.format("model") + "raise KeyError('never asked')",
+        "it is written for version 2 of the plugin contract, and this rnn-harness has version 1; upgrade rnn-harness, "
+        "or install a release of 'stranger-aaa-broken' for version 1",
+    ),
+    "an older version of the contract": (
+        "harness_contract = 0",
+        "it is written for version 0 of the plugin contract, and this rnn-harness has version 1; install a release of "
+        "'stranger-aaa-broken' for version 1",
+    ),
+    "a version of the contract in words": ("harness_contract = 'one'", "its harness_contract must be a whole number"),
+    "a version of the contract that is a truth": ("harness_contract = True", "must be a whole number, such as 1"),
+    "a word that this contract does not have": (
+        "from harness import Dataset",
+        "is it written for another plugin contract than version 1?",
+    ),
+    "an import error of no name": ("raise ModuleNotFoundError('gone')", "ModuleNotFoundError: gone"),
+    "an import error of an odd name": ("raise ModuleNotFoundError('gone', name=3)", "ModuleNotFoundError: gone"),
+    "an import error of a relative name": ("raise ModuleNotFoundError('gone', name='.x')", "ModuleNotFoundError: gone"),
+    "a module missing in its own package": (
+        "import stranger_aaa_broken.layers",
+        "ModuleNotFoundError: No module named 'stranger_aaa_broken.layers'",
+    ),
+    "a module missing in a package that is there": (
+        "import click.no_such_module",
+        "ModuleNotFoundError: No module named 'click.no_such_module'",
+    ),
     "syntax error": ("def (:", "SyntaxError"),
     "leaves while it is imported": ("raise SystemExit(3)", "SystemExit: 3"),
     "raises without a word": ("raise ValueError", "ValueError: no message"),
@@ -141,6 +170,42 @@ def test_a_broken_plugin_is_kept_with_its_reason_and_harms_no_other(world: World
     assert [entry.name for entry in catalog.entries] == ["plain-lstm", "plain", "tiny"]
 
 
+@pytest.mark.parametrize("statement", ["", "harness_contract = 1\n"])
+def test_a_plugin_that_does_not_say_which_contract_it_is_written_for_means_the_first(
+    world: World, statement: str
+) -> None:
+    world.add("sound", statement + SOUND)
+    (plugin,) = world.catalog().plugins
+    assert plugin.failure is None
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "plugins").glob("*/src/*/__init__.py")), ids=lambda p: p.parent.name)
+def test_the_plugins_of_this_repository_say_it(path: Path) -> None:
+    assert f"\nharness_contract = {CONTRACT_VERSION}\n" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("required", "step"),
+    [
+        (["rnn-harness>=0.1", "no-such-jit>=0.61"], "pip install no-such-jit"),
+        (["No.Such.JIT ; extra == 'fast'", "no-such-other"], "pip install No.Such.JIT"),
+        (["click", "compilers-of-nowhere[all]>=2"], "pip install compilers-of-nowhere"),  # its module has another name
+        (["optional-of-nowhere; extra == 'fast'"], "its package asks for nothing of that name"),
+        ([], "its package asks for nothing of that name"),
+    ],
+)
+def test_a_plugin_that_needs_what_is_not_installed_says_what_to_install(
+    world: World, required: list[str], step: str
+) -> None:
+    lines = "".join(f"Requires-Dist: {requirement}\n" for requirement in required)
+    metadata = f"Metadata-Version: 2.1\nName: rnn-harness-sick\nVersion: 1.0\n{lines}"
+    world.add("sick", "import no_such_jit.cuda", metadata=metadata)
+    world.add_plain(plain_lstm="")
+    result = CliRunner().invoke(main, ["list"])
+    assert f"FAILED: 'rnn-harness-sick' needs 'no_such_jit', which is not installed: {step}\n" in result.stdout
+    assert "plain-lstm" in result.stdout
+
+
 @pytest.mark.parametrize("number", [0, -1, True, 1.0, "1", None, 2**31])
 def test_sizes_are_whole_numbers_above_nothing_that_arrays_can_have(number: Any) -> None:
     for name in ("input_size", "time", "outputs"):
@@ -229,9 +294,6 @@ class TestChoosing:
         with pytest.raises(HarnessError) as raised:
             discover(["sick", wanted])
         assert str(raised.value) == f"no plugin is called '{wanted}'; {hint}"
-
-
-SOUND = HOOK.format("model") + "return [plain_model()]"
 
 
 def point(world: World, name: str) -> None:

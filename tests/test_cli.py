@@ -278,6 +278,14 @@ BAD: dict[str, tuple[list[str], str]] = {
     "check in capitals": (["check", "Plain-lstm"], "no model is called 'Plain-lstm'; did you mean 'plain-lstm'?"),
     "check of an unknown runtime": (["check", "@plane"], "no runtime is called 'plane'; did you mean 'plain'?"),
     "check of a path": (["check", "../x"], "--models: "),
+    "check of an unknown rule": (
+        ["check", "plain-lstm", "--checks", "parit"],
+        "--checks: no check is called 'parit'; did you mean 'parity'?",
+    ),
+    "check of a rule that is not for it": (
+        ["check", "tiny", "--checks", "parity"],
+        "nothing to check: parity is not for 'tiny'",
+    ),
     "check on no device": (["check", "plain-lstm", "--device", "a b"], "--device: "),
 }
 
@@ -661,6 +669,16 @@ CHECKED = (("ok", "plain-lstm"), ("wrong", "forgetful"), ("unsupported", "sleepy
         ("sleepy", 0, ["unsupported  sleepy@plain"] * 2),
         ("@plain", 1, [f"{status:<12} {model}@plain" for status, model in CHECKED for _ in range(2)]),
         ("forgetful", 1, ["wrong        forgetful@plain"] * 2),
+        ("tiny", 0, ["ok           tiny                         task"]),
+        (
+            "plain",
+            1,
+            [
+                "wrong        plain                        plugin  import_is_free: importing it loads ",
+                *(f"{status:<12} {model}@plain" for status, model in CHECKED for _ in range(2)),
+                "ok           tiny                         task",
+            ],
+        ),
     ],
 )
 def test_check_prints_a_line_for_one_and_for_two_layers(world: World, name: str, code: int, lines: list[str]) -> None:
@@ -670,6 +688,51 @@ def test_check_prints_a_line_for_one_and_for_two_layers(world: World, name: str,
     assert len(found) == len(lines)
     assert all(line.startswith(start) for line, start in zip(found, lines, strict=True))
     assert list(Path().iterdir()) == []
+
+
+def test_check_says_which_rules_are_broken_and_why(world: World) -> None:
+    result = harness("check", "forgetful")
+    for line in result.stdout.splitlines():
+        assert "layer" in line
+        assert "  parity: " in line
+        assert "; compute what the architecture's reference computes; chunked_equals_whole: " in line
+
+
+def test_check_asks_no_other_rule_than_was_chosen(world: World) -> None:
+    result = harness("check", "forgetful", "--checks", "determinism,causality")
+    assert result.exit_code == 0
+    assert [line.split() for line in result.stdout.splitlines()] == [
+        ["ok", "forgetful@plain", "1", "layer"],
+        ["ok", "forgetful@plain", "2", "layers"],
+    ]
+
+
+MORE = """
+import harness
+from strangers import plain_model
+
+@harness.hookimpl
+def harness_models(): return [plain_model("broken", {habit!r})]
+"""
+
+
+def test_check_tells_once_what_many_rules_meet(world: World) -> None:
+    world.add("more", MORE.format(habit="raises"))
+    result = harness("check", "broken@plain")
+    assert result.exit_code == 1
+    for line in result.stdout.splitlines():
+        assert line.startswith("failed       broken@plain")
+        assert line.count("ValueError: ") <= 2  # parity calls from a place of its own
+        assert "shape_and_dtype, determinism, inputs_not_mutated, " in line
+
+
+def test_check_says_at_which_rule_a_worker_ended(world: World) -> None:
+    world.add("more", MORE.format(habit="exits"))
+    result = harness("check", "broken@plain")
+    assert result.exit_code == 1
+    for line in result.stdout.splitlines():
+        assert line.startswith("crashed      broken@plain")
+        assert line.endswith("shape_and_dtype: the worker ended by itself with exit code 7")
 
 
 def test_an_interruption_ends_with_130_and_keeps_what_was_finished(

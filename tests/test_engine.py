@@ -20,7 +20,7 @@ from harness import HarnessError, Unsupported
 from harness.engine import noise
 from harness.engine.context import Context, Outcome, Stopped
 from harness.engine.process import WorkerFailure
-from harness.engine.run import check_parity, execute, preflight
+from harness.engine.run import execute, preflight
 from harness.engine.survey import survey
 from harness.journal import StoreError, read_journal
 from harness.plan import Plan, make_plan
@@ -1028,17 +1028,3 @@ def test_a_variant_that_is_broken_says_nothing_of_the_device_and_costs_its_own_r
     preflight(make_plan(parse_suite("device = 'cuda'", "suite"), catalog), catalog, None)
     with pytest.raises(HarnessError, match="no device 'cuda'"):
         preflight(make_plan(parse_suite("device = 'cuda'\nruntimes = ['plain']", "suite"), catalog), catalog, None)
-
-
-def test_check_gives_the_outcome_of_every_variant_with_one_and_two_layers(world: World) -> None:
-    world.add_plain(plain_lstm="", forgetful="ignores its state")
-    found = [
-        (str(variant), layers, outcome.status)
-        for variant, layers, outcome in check_parity(world.catalog(), "plain", "cpu", "float64")
-    ]
-    assert found == [
-        ("plain-lstm@plain", "1 layer", "ok"),
-        ("plain-lstm@plain", "2 layers", "ok"),
-        ("forgetful@plain", "1 layer", "wrong"),
-        ("forgetful@plain", "2 layers", "wrong"),
-    ]

@@ -391,6 +391,25 @@ def test_check_gives_parity_trials_of_every_variant_that_a_name_means_at_every_s
         assert [variant for variant, layers in checked(name) if layers == 1] == ["a@trains", "b@trains"]
 
 
+def test_a_check_of_a_plugin_is_of_all_it_gives_on_and_with_what_others_give() -> None:
+    size = (LayerSize(5, 6),)
+
+    def checked(name: str) -> list[str]:
+        return [str(trial.variant) for trial in check_plan(apart, name, size, "cpu", "float32").trials]
+
+    mine, theirs = Plugin("mine", "rnn-mine", "1.0"), Plugin("theirs", "rnn-theirs", "1.0")
+    given = [("model", plain_model("a"), mine), ("model", plain_model("b"), theirs), ("task", TINY, mine)]
+    runtimes = [("runtime", Player("plays"), theirs), ("runtime", Player("mine"), mine)]
+    entries = (Entry(kind, value.name, value, plugin) for kind, value, plugin in (*given, *runtimes))  # type: ignore[attr-defined]
+    apart = Catalog((mine, theirs), tuple(entries))
+    assert checked("mine") == ["a@plays", "a@mine", "b@mine"]
+    assert checked("theirs") == ["a@plays", "b@plays", "b@mine"]
+    assert checked("tiny") == []
+    assert check_plan(apart, "tiny", size, "cpu", "float32").tasks == ("tiny",)
+    assert check_plan(apart, "mine", size, "cpu", "float32").tasks == ("tiny",)
+    assert check_plan(apart, "theirs", size, "cpu", "float32").tasks == ()
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [

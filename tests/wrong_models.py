@@ -7,7 +7,8 @@ with the harness's oracle, so that two independent readings of the equations are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -311,3 +312,57 @@ class NumpySession:
         if self._is("state batch first"):
             h_n = h_n.transpose(1, 0, 2)
         return Outputs(y, (h_n, c_n))
+
+
+BEHAVIOURS = {
+    "reads ahead": "every step sees the mean of all",
+    "mixes the rows": "the mean of the batch is taken off y",
+    "answers in its own buffer": "every y of one shape is the same array",
+    "prepares in its own buffer": "every x of one shape is the same array once it is prepared",
+    "keeps its weights for all": "every session computes with the weights of the last that was opened",
+    "differs by instance": "the last bit of y, from session to session",
+    "changes its weights": "those that it was opened with, in the caller's arrays",
+}
+
+
+class Misbehaving(NumpySession):
+    """A correct LSTM whose session breaks one rule, one of BEHAVIOURS, beside the equations."""
+
+    opened: ClassVar[int] = 0
+    last: ClassVar[Mapping[str, FloatArray]] = {}
+
+    def __init__(self, weights: Mapping[str, FloatArray], dtype: str, behaviour: str) -> None:
+        super().__init__(weights, dtype)
+        self._behaviour = behaviour
+        self._buffers: dict[Any, FloatArray] = {}
+        Misbehaving.opened += 1
+        self._number = self.opened
+        Misbehaving.last = self._weights
+        if behaviour == "changes its weights":
+            for array in weights.values():
+                array += 1
+
+    def prepare(self, inputs: Inputs) -> Inputs:
+        if self._behaviour == "prepares in its own buffer":
+            return replace(inputs, x=self._in_buffer(inputs.x))
+        return inputs
+
+    def run(self, prepared: Inputs) -> Outputs:
+        if self._behaviour == "reads ahead":
+            prepared = replace(prepared, x=prepared.x + prepared.x.mean(axis=1, keepdims=True))
+        if self._behaviour == "keeps its weights for all":
+            self._weights = dict(self.last)
+        outputs = super().run(prepared)
+        y = outputs.y
+        if self._behaviour == "mixes the rows":
+            y = y - y.mean(axis=0)
+        if self._behaviour == "differs by instance" and self._number % 2:
+            y = np.where(y != 0, np.nextafter(y, y.dtype.type(1)), y)
+        if self._behaviour == "answers in its own buffer":
+            y = self._in_buffer(y)
+        return replace(outputs, y=y)
+
+    def _in_buffer(self, array: FloatArray) -> FloatArray:
+        buffer = self._buffers.setdefault(array.shape, np.empty_like(array))
+        buffer[...] = array
+        return buffer

@@ -24,6 +24,7 @@ from harness.contract import (
     Task,
     TaskKind,
     Trainable,
+    Unsupported,
 )
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def train(
 
     Raises:
         HarnessError: the loss stopped being finite.
+        Unsupported: the recipe sets a forget bias, and the architecture has no forget gate.
         whatever the model or runtime raises.
     """
     if not isinstance(runtime, Trainable):
@@ -170,17 +172,19 @@ def add_forget_bias(weights: Mapping[str, FloatArray], amount: float) -> dict[st
     """Add to the forget gate's input bias in every layer and direction (Jozefowicz et al., ICML 2015).
 
     Raises:
-        HarnessError: the weights have no gated biases in LSTM order.
+        Unsupported: the biases are not those of an LSTM's four gates; a GRU, say, has no forget gate.
     """
     changed = dict(weights)
     names = [name for name in weights if name.startswith("bias_ih_l")]
     if not names:
-        raise HarnessError("this task sets a forget bias, and these weights have no bias_ih_l0 to set it in")
+        raise Unsupported("this task sets a forget bias, and these weights have no bias_ih_l0 to set it in")
     for name in names:
         bias = weights[name].copy()
         hidden_size = weights[name.replace("bias_ih", "weight_hh")].shape[1]
         if len(bias) != 4 * hidden_size:
-            raise HarnessError(f"this task sets a forget bias, and {name} is not that of an LSTM's four gates")
+            raise Unsupported(
+                f"this task sets a forget bias, and {name} is not that of an LSTM's four gates; choose another task"
+            )
         bias[hidden_size : 2 * hidden_size] += amount  # gates stand as i, f, g, o
         changed[name] = bias
     return changed

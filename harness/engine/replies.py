@@ -93,12 +93,22 @@ class Idle:
     busy_cores: Finite
 
 
+@dataclass(frozen=True)
+class Conformance:
+    """Whether a rule of the contract is kept, and why not."""
+
+    check: Text
+    status: Literal["ok", "wrong"]
+    reason: Text
+
+
 FORMS: dict[str, Any] = {  # by request
     "environment": Environment,
     "load": Rows,
     "open": Nothing,
     "parity": Annotated[list[Observation], Field(min_length=1)],
     "equations": Annotated[list[Observation], Field(min_length=1)],
+    "conformance": Conformance,
     "gradients": Annotated[list[GradientCheck], Field(min_length=1)],
     "timed_trainer": Annotated[list[GradientCheck], Field(min_length=1)],
     "train": Training,

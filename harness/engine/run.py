@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import harness
 from harness.catalog import Catalog
-from harness.contract import HarnessError, LayerSize
+from harness.contract import HarnessError
 from harness.engine.context import Context, Outcome, Progress
 from harness.engine.measurement import Measurement
 from harness.engine.process import WorkerFailure
 from harness.engine.scoring import Scoring
 from harness.engine.verification import Verification
 from harness.environment import engine_digest
-from harness.plan import Plan, Variant, check_plan
+from harness.plan import Plan
 from harness.store import Run, RunFolder
-
-CHECK_SIZES = (LayerSize(5, 6, 1), LayerSize(5, 6, 2))
 
 
 @dataclass(frozen=True)
@@ -86,23 +84,6 @@ def preflight(plan: Plan, catalog: Catalog, data_dir: Path | None) -> Preflight:
     if plan.suite.device != "cpu":
         _require_device(context)
     return Preflight(pythons, broken)
-
-
-def check_parity(catalog: Catalog, name: str, device: str, dtype: str) -> Iterator[tuple[Variant, str, Outcome]]:
-    """The parity of the variants that a name means, with one and with two layers, as they are found out.
-
-    Args:
-        name: a variant (`model@runtime`), a model or a runtime.
-
-    Raises:
-        HarnessError: the name means nothing.
-    """
-    plan = check_plan(catalog, name, CHECK_SIZES, device, dtype)
-    for trial in plan.trials:
-        one = replace(plan, trials=(trial,))
-        verification = Verification(Context(one, catalog))
-        verification.check_all()
-        yield trial.variant, trial.task, verification.outcomes[trial.variant, trial.task]
 
 
 def _interpreter(context: Context, name: str, path: str) -> dict[str, Any]:

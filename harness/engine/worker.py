@@ -165,6 +165,12 @@ class Worker:
         remembering = replace(architecture, reference=reference)
         return [asdict(o) for o in parity.observe(session, remembering, weights, size, options.dtype, cases)]
 
+    def conformance(self, check: str, name: str, data_dir: str | None, **variant: Any) -> dict[str, str]:
+        """Ask one rule of the conformance kit of a variant or, without one, of the plugin or task of that name."""
+        from harness import testing
+
+        return testing.answer(check, self._catalog, name, data_dir, self._variant(**variant) if variant else None)
+
     def gradients(self, key: str, task: str) -> list[dict[str, Any]]:
         """Check a training step of the open session's variant, with the task's kind of loss."""
         from harness.gradients import check_gradients

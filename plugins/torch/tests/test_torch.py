@@ -21,7 +21,7 @@ LENGTHS = np.array([4, 7, 2])
 NOT_HERE = "cuda" if torch.accelerator.current_accelerator() is None else "xpu:99"
 
 
-@pytest.fixture(params=["torch-lstm", "torch-bilstm"])
+@pytest.fixture(params=["torch-lstm", "torch-bilstm", "torch-gru", "torch-bigru"])
 def model(request: pytest.FixtureRequest) -> harness.Model:
     return harness.discover().model(request.param)
 
@@ -49,8 +49,12 @@ def random_inputs(
     random = np.random.default_rng(1)
     x = random.normal(size=(batch, time, size.input_size)).astype(dtype)
     rows = size.num_layers * model.architecture.directions
-    h_0, c_0 = random.normal(size=(2, rows, batch, size.hidden_size)).astype(dtype)
-    return harness.Inputs(x, (h_0, c_0))
+    shape = (len(model.architecture.state_names), rows, batch, size.hidden_size)
+    return harness.Inputs(x, tuple(random.normal(size=shape).astype(dtype)))
+
+
+def nn_class(model: harness.Model) -> type[torch.nn.LSTM | torch.nn.GRU]:
+    return torch.nn.LSTM if "lstm" in model.name else torch.nn.GRU
 
 
 def answer(session: harness.Session, inputs: harness.Inputs) -> list[Any]:
@@ -103,17 +107,15 @@ def test_padding_is_never_read(
 def test_the_inputs_are_left_as_they_were(eager: Any, model: harness.Model) -> None:
     size = SIZES[1]
 
-    class Careless(torch.nn.LSTM):
-        def forward(self, x: Any, state: Any = None) -> Any:
-            result = super().forward(x, state)
-            x.zero_()
-            return result
+    def overwrite(_layer: torch.nn.Module, arguments: tuple[Any, ...], _result: Any) -> None:
+        arguments[0].zero_()
 
-    careless = dataclasses.replace(
-        model,
-        takes_lengths=False,
-        build=lambda **sizes: Careless(**sizes, batch_first=True, bidirectional=model.architecture.directions == 2),
-    )
+    def build(**sizes: int) -> torch.nn.Module:
+        layer: torch.nn.Module = model.build(**sizes)
+        layer.register_forward_hook(overwrite)
+        return layer
+
+    careless = dataclasses.replace(model, build=build)
     inputs = random_inputs(model, size)
     inputs.x.flags.writeable = False
     before = inputs.x.copy()
@@ -121,30 +123,23 @@ def test_the_inputs_are_left_as_they_were(eager: Any, model: harness.Model) -> N
     np.testing.assert_array_equal(inputs.x, before)
 
 
-def test_without_lengths_the_layer_is_nn_lstm() -> None:
-    from harness_torch.layers import TorchLSTM
-
-    layer, x = TorchLSTM(5, 6, batch_first=True), torch.zeros(B, T, 5)
-    plain = torch.nn.LSTM(5, 6, batch_first=True)
+def test_without_lengths_the_layer_is_torchs_own(model: harness.Model) -> None:
+    layer, x = model.build(input_size=5, hidden_size=6), torch.ones(B, T, 5)
+    plain = nn_class(model)(5, 6, batch_first=True, bidirectional=model.architecture.directions == 2)
     plain.load_state_dict(layer.state_dict())
     torch.testing.assert_close(layer(x), plain(x), rtol=0, atol=0)
 
 
-def test_a_layer_with_one_state_is_called_like_nn_gru(eager: Any) -> None:
-    def shapes(size: harness.LayerSize) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(p.shape) for name, p in torch.nn.GRU(size.input_size, size.hidden_size).named_parameters()}
+@pytest.mark.parametrize("name", ["torch-gru", "torch-bigru"])
+def test_torchs_own_gru_is_called_with_its_one_state_and_no_tuple(eager: Any, name: str) -> None:
+    model = harness.discover().model(name)
 
-    def build(input_size: int, hidden_size: int, num_layers: int) -> torch.nn.GRU:
-        return torch.nn.GRU(input_size, hidden_size, num_layers, batch_first=True)
+    def build(**sizes: int) -> torch.nn.Module:
+        return torch.nn.GRU(**sizes, batch_first=True, bidirectional=model.architecture.directions == 2)
 
-    gru = harness.Architecture("gru", 1, shapes, lambda _weights, inputs, _size: harness.Outputs(inputs.x, ()), ("h",))
-    model = harness.Model("torch-gru", gru, "torch", build)
-    weights = eager.initial_weights(model, SIZES[0], 0)
-    h_0 = np.ones((1, B, 6), np.float32)
-    inputs = harness.Inputs(np.ones((B, T, 5), np.float32), (h_0,), LENGTHS)
-    y, h_n = answer(eager.open(model, weights, harness.SessionOptions(SIZES[0])), inputs)
-    for row, length in enumerate(LENGTHS):
-        np.testing.assert_array_equal(y[row, length - 1], h_n[0, row])
+    plain = dataclasses.replace(model, build=build, takes_lengths=False)
+    inputs = dataclasses.replace(random_inputs(model, SIZES[1]), lengths=LENGTHS)
+    assert_agrees(eager, plain, SIZES[1], inputs, 1e-12)
 
 
 @pytest.mark.parametrize("name", [NOT_HERE, "toaster", "meta"])
@@ -174,7 +169,8 @@ def test_weights_that_do_not_fit_are_named(eager: Any, model: harness.Model) -> 
     assert f"model '{model.name}'" in said
     assert "missing: bias_ih_l0" in said
     assert "unexpected: b_l0" in said
-    assert "weight_hh_l0 (2, 2) for (24, 6)" in said
+    gates = 4 if "lstm" in model.name else 3
+    assert f"weight_hh_l0 (2, 2) for ({gates * 6}, 6)" in said
     assert "to_parameters" in said
     assert "\n" not in said
 

@@ -1,4 +1,4 @@
-"""LSTM and BiLSTM written by hand: `hand-*` to be read, `fused-*` to be fast.
+"""LSTM and GRU written by hand, one way and both ways: `hand-*` to be read, `fused-*` to be fast.
 
 Importing this module imports neither torch nor NumPy; building a layer does.
 """
@@ -12,13 +12,22 @@ import harness
 
 if TYPE_CHECKING:
     from harness_hand.fused import FusedLSTM
+    from harness_hand.gru import HandGRU
     from harness_hand.lstm import HandLSTM
+
+harness_contract = 1
 
 
 def _hand(input_size: int, hidden_size: int, num_layers: int, directions: int) -> HandLSTM:
     from harness_hand.lstm import HandLSTM
 
     return HandLSTM(input_size, hidden_size, num_layers, directions)
+
+
+def _hand_gru(input_size: int, hidden_size: int, num_layers: int, directions: int) -> HandGRU:
+    from harness_hand.gru import HandGRU
+
+    return HandGRU(input_size, hidden_size, num_layers, directions)
 
 
 def _fused(input_size: int, hidden_size: int, num_layers: int, directions: int) -> FusedLSTM:
@@ -37,6 +46,16 @@ def build_hand_bilstm(input_size: int, hidden_size: int, num_layers: int = 1) ->
     return _hand(input_size, hidden_size, num_layers, 2)
 
 
+def build_hand_gru(input_size: int, hidden_size: int, num_layers: int = 1) -> HandGRU:
+    """A freshly initialised `HandGRU` that reads forward."""
+    return _hand_gru(input_size, hidden_size, num_layers, 1)
+
+
+def build_hand_bigru(input_size: int, hidden_size: int, num_layers: int = 1) -> HandGRU:
+    """A freshly initialised `HandGRU` that reads both ways."""
+    return _hand_gru(input_size, hidden_size, num_layers, 2)
+
+
 def build_fused_lstm(input_size: int, hidden_size: int, num_layers: int = 1) -> FusedLSTM:
     """A freshly initialised `FusedLSTM` that reads forward."""
     return _fused(input_size, hidden_size, num_layers, 1)
@@ -49,8 +68,8 @@ def build_fused_bilstm(input_size: int, hidden_size: int, num_layers: int = 1) -
 
 @harness.hookimpl
 def harness_models() -> Iterable[harness.Model]:
-    """Four models: two architectures, each once as a lesson and once fast."""
-    from harness_hand.doors import to_gates, to_standard
+    """Four architectures as a lesson, and the two LSTMs once more, fast."""
+    from harness_hand.doors import gru_to_gates, gru_to_standard, lstm_to_gates, lstm_to_standard
 
     read, fast = "the equations, one gate at a time", "one product for all four gates, inputs projected in advance"
     return [
@@ -60,8 +79,8 @@ def harness_models() -> Iterable[harness.Model]:
             "torch",
             build_hand_lstm,
             takes_lengths=True,
-            to_parameters=to_gates,
-            from_parameters=to_standard,
+            to_parameters=lstm_to_gates,
+            from_parameters=lstm_to_standard,
             description=read,
         ),
         harness.Model(
@@ -70,8 +89,28 @@ def harness_models() -> Iterable[harness.Model]:
             "torch",
             build_hand_bilstm,
             takes_lengths=True,
-            to_parameters=to_gates,
-            from_parameters=to_standard,
+            to_parameters=lstm_to_gates,
+            from_parameters=lstm_to_standard,
+            description=f"{read}, both ways",
+        ),
+        harness.Model(
+            "hand-gru",
+            harness.GRU,
+            "torch",
+            build_hand_gru,
+            takes_lengths=True,
+            to_parameters=gru_to_gates,
+            from_parameters=gru_to_standard,
+            description=read,
+        ),
+        harness.Model(
+            "hand-bigru",
+            harness.BIGRU,
+            "torch",
+            build_hand_bigru,
+            takes_lengths=True,
+            to_parameters=gru_to_gates,
+            from_parameters=gru_to_standard,
             description=f"{read}, both ways",
         ),
         harness.Model("fused-lstm", harness.LSTM, "torch", build_fused_lstm, takes_lengths=True, description=fast),

@@ -1,4 +1,4 @@
-"""The walk through time that both layers share."""
+"""The walk through time that all layers share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-State = tuple[Tensor, Tensor]  # (h, c), each (B, H)
-Step = Callable[[Tensor, Tensor, Tensor], State]  # (x_t, h, c) -> (h_t, c_t)
+State = tuple[Tensor, ...]  # h and what else is kept, each (B, H): (h, c) of an LSTM, (h,) of a GRU
+Step = Callable[..., State]  # (x_t, h, c) -> (h_t, c_t), or (x_t, h) -> (h_t,)
 
 
 def over_time(
@@ -20,15 +20,15 @@ def over_time(
     a Python loop would be unrolled for the T of the example. Exported graphs have no padding.
 
     Args:
-        step: `step(x_t, h, c)` returns the next `(h, c)`; every h and c is (B, H).
+        step: `step(x_t, *state)` returns the next state: `(h, c)` or `(h,)`, each (B, H).
         xs: (T, B, features), time first.
-        state: `(h, c)` before the first step.
+        state: the state before the first step.
         reverse: walk from the last time to the first. Time is reversed, never the batch.
         real: (T, B) booleans, False where the input is padding: there the state stands still and the output is 0.
             So a reverse walk starts, for every row, at that row's own last real step. None means all is real.
 
     Returns:
-        The hidden states (T, B, H), always in time order, and the last `(h, c)`.
+        The hidden states (T, B, H), always in time order, and the last state.
 
     Raises:
         ValueError: padding in an exported graph.
@@ -38,18 +38,17 @@ def over_time(
             raise ValueError("an exported graph takes no lengths; export layer(x, state)")
         return _scan(step, xs, state, reverse)
 
-    h, c = state
     inputs = xs.unbind(0)  # T tensors (B, features)
-    outputs = [h] * len(inputs)
+    outputs = [state[0]] * len(inputs)
     for t in reversed(range(len(inputs))) if reverse else range(len(inputs)):
-        h_t, c_t = step(inputs[t], h, c)
+        new = step(inputs[t], *state)
         if real is None:
-            h, c, outputs[t] = h_t, c_t, h_t
+            state, outputs[t] = new, new[0]
         else:
             now = real[t, :, None]  # (B, 1)
-            h, c = torch.where(now, h_t, h), torch.where(now, c_t, c)
-            outputs[t] = torch.where(now, h_t, 0.0)
-    return torch.stack(outputs), (h, c)
+            state = tuple(torch.where(now, part, old) for part, old in zip(new, state, strict=True))
+            outputs[t] = torch.where(now, new[0], 0.0)
+    return torch.stack(outputs), state
 
 
 def _scan(step: Step, xs: Tensor, state: State, reverse: bool) -> tuple[Tensor, State]:
@@ -57,8 +56,8 @@ def _scan(step: Step, xs: Tensor, state: State, reverse: bool) -> tuple[Tensor, 
     from torch._higher_order_ops.scan import scan
 
     def body(carry: State, x_t: Tensor) -> tuple[State, Tensor]:
-        h, c = step(x_t, *carry)
-        return (h, c), h.clone()  # a scan may not return one tensor twice
+        new = step(x_t, *carry)
+        return new, new[0].clone()  # a scan may not return one tensor twice
 
     last, outputs = scan(body, state, xs, dim=0, reverse=reverse)
     return outputs, last

@@ -23,6 +23,8 @@ from harness import BILSTM, LSTM, Model, Runtime, Session, SessionOptions
 if TYPE_CHECKING:
     from harness.contract import FloatArray
 
+harness_contract = 1
+
 
 def _build_lstm(input_size: int, hidden_size: int, num_layers: int = 1) -> Any:
     from harness_numpy.lstm import LSTMLayer

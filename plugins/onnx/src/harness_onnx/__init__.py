@@ -10,6 +10,8 @@ from collections.abc import Iterable
 import harness
 from harness_onnx.runtime import OnnxRuntime
 
+harness_contract = 1
+
 
 @harness.hookimpl
 def harness_runtimes() -> Iterable[harness.Runtime]:

@@ -10,6 +10,8 @@ from pathlib import Path
 import harness
 from harness import Data, Recipe, Task
 
+harness_contract = 1
+
 
 def _digits_rows(data_dir: Path | None) -> Data:
     from harness_tasks.digits import load

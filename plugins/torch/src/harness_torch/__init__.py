@@ -1,4 +1,4 @@
-"""PyTorch: `torch.nn.LSTM` as the yardstick, the `eager` runtime for every torch model, and training.
+"""PyTorch: `torch.nn.LSTM` and `GRU` as yardsticks, the `eager` runtime for every torch model, and training.
 
 Importing this module imports neither torch nor NumPy; building a layer or opening a session does.
 """
@@ -12,7 +12,9 @@ import harness
 from harness_torch.runtime import Eager
 
 if TYPE_CHECKING:
-    from harness_torch.layers import TorchLSTM
+    from harness_torch.layers import TorchGRU, TorchLSTM
+
+harness_contract = 1
 
 
 def build_lstm(input_size: int, hidden_size: int, num_layers: int = 1) -> TorchLSTM:
@@ -29,9 +31,23 @@ def build_bilstm(input_size: int, hidden_size: int, num_layers: int = 1) -> Torc
     return TorchLSTM(input_size, hidden_size, num_layers, batch_first=True, bidirectional=True)
 
 
+def build_gru(input_size: int, hidden_size: int, num_layers: int = 1) -> TorchGRU:
+    """A freshly initialised `torch.nn.GRU`."""
+    from harness_torch.layers import TorchGRU
+
+    return TorchGRU(input_size, hidden_size, num_layers, batch_first=True)
+
+
+def build_bigru(input_size: int, hidden_size: int, num_layers: int = 1) -> TorchGRU:
+    """A freshly initialised bidirectional `torch.nn.GRU`."""
+    from harness_torch.layers import TorchGRU
+
+    return TorchGRU(input_size, hidden_size, num_layers, batch_first=True, bidirectional=True)
+
+
 @harness.hookimpl
 def harness_models() -> Iterable[harness.Model]:
-    """`torch.nn.LSTM` in one direction and in both: the yardsticks."""
+    """`torch.nn.LSTM` and `torch.nn.GRU`, in one direction and in both: the yardsticks."""
     return [
         harness.Model(
             "torch-lstm",
@@ -50,6 +66,24 @@ def harness_models() -> Iterable[harness.Model]:
             takes_lengths=True,
             yardstick=True,
             description="torch.nn.LSTM(bidirectional=True)",
+        ),
+        harness.Model(
+            "torch-gru",
+            harness.GRU,
+            "torch",
+            build_gru,
+            takes_lengths=True,
+            yardstick=True,
+            description="torch.nn.GRU",
+        ),
+        harness.Model(
+            "torch-bigru",
+            harness.BIGRU,
+            "torch",
+            build_bigru,
+            takes_lengths=True,
+            yardstick=True,
+            description="torch.nn.GRU(bidirectional=True)",
         ),
     ]
 
