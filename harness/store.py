@@ -27,7 +27,7 @@ import pandas as pd
 from harness.contract import HarnessError, one_line
 from harness.journal import Contents, Journal, StoreError, read_journal, read_json, sync_folder
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 JOURNAL = "journal.jsonl"
 RUN_FILE = "run.json"
 FOLDERS = ("samples", "weights", "logs", "cache")
@@ -35,7 +35,7 @@ MAX_RUN_FILE_BYTES = 256 * 1024 * 1024
 STATUSES = {
     "ok": "finished; its numbers stand",
     "wrong": "parity failed: it does not compute what its architecture says, so its latency is withheld; "
-    "for a training step, its gradients are wrong",
+    "for a training step, its gradients are wrong; or an audit of the timed calls failed",
     "unsupported": "the runtime says it cannot do this, with its reason",
     "failed": "an exception, with its type, message and last frames; or more output than `worker_output_mib`",
     "crashed": "the worker process died, with the signal or exit code",
@@ -57,6 +57,7 @@ PARITY_COLUMNS = [
     *("yardstick", "problem"),
 ]
 GRADIENT_COLUMNS = ["trial", "process", "what", "error", "allowed", "expected"]
+AUDIT_COLUMNS = ["trial", "process", "audit", "value", "allowed", "problem"]
 SCORE_COLUMNS = ["trial", "metric", "score", "trivial_score", "rows", "trainer_score", "agreeing_rows"]
 CURVE_COLUMNS = ["trial", "step", "epoch", "training_loss", "score"]
 SAMPLE_COLUMNS = [
@@ -74,6 +75,7 @@ NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in ("task", "runt
 FLOAT_COLUMNS = {
     "parity": ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"],
     "gradients": ["error", "allowed", "expected"],
+    "audits": ["value", "allowed"],
     "scores": ["score", "trivial_score", "trainer_score"],
     "curves": ["epoch", "training_loss", "score"],
     "instances": [],
@@ -155,7 +157,7 @@ class RunFolder:
 
         Args:
             process: its row of the processes table.
-            timed: of each trial it timed: `trial`, and its rows of the instances, parity and gradients tables.
+            timed: of each trial it timed: `trial`, and its rows of the instances, parity, gradients and audits tables.
             samples: rows of `SAMPLE_COLUMNS`; none make no file.
 
         Raises:
@@ -203,6 +205,7 @@ class Run:
         trials: one row per planned trial.
         parity: one row per trial, process, moment, case and part of the output.
         gradients: what training steps were asked; one row per trial, process and question.
+        audits: what came of the audits of timed calls; one row per trial, process and audit.
         scores: one row per accuracy trial that has a score.
         curves: learning curves; one row per point.
         samples: one row per timed call.
@@ -219,6 +222,7 @@ class Run:
     trials: pd.DataFrame
     parity: pd.DataFrame
     gradients: pd.DataFrame
+    audits: pd.DataFrame
     scores: pd.DataFrame
     curves: pd.DataFrame
     samples: pd.DataFrame
@@ -294,6 +298,7 @@ def _derive(folder: Path, described: tuple[dict[str, Any], str], contents: Conte
             {"rmse": math.inf, "max_abs_error": math.inf}  # JSON has no infinity
         ),
         _numbers(rows["gradients"], GRADIENT_COLUMNS, FLOAT_COLUMNS["gradients"]).fillna({"error": math.inf}),
+        _numbers(rows["audits"], AUDIT_COLUMNS, FLOAT_COLUMNS["audits"]).fillna({"value": math.inf}),
         _numbers(rows["scores"], SCORE_COLUMNS, FLOAT_COLUMNS["scores"]).astype({"agreeing_rows": "Int64"}),
         _numbers(rows["curves"], CURVE_COLUMNS, FLOAT_COLUMNS["curves"]),
         _read_samples(records),
