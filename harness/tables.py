@@ -53,7 +53,10 @@ def latency(run: Run) -> pd.DataFrame:
         ratios = [ratio for _, ratio in found if ratio is not None]
         words = iter(judge(ratios, settings.tolerance, looks(run)))
         rows += [
-            row | {"verdict": next(words) if ratio is not None else None} | known.audits.get(row["trial"], {})
+            row
+            | {"verdict": next(words) if ratio is not None else None}
+            | NOT_AUDITED
+            | known.audits.get(row["trial"], {})
             for row, ratio in found
         ]
     place = {trial: number for number, trial in enumerate(trials["trial"])}
@@ -62,6 +65,7 @@ def latency(run: Run) -> pd.DataFrame:
 
 
 BOUNDARIES = ("compute", "end-to-end")
+NOT_AUDITED: dict[str, Any] = {f"audit_{name}": None for name in AUDITS}
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 LATENCY_COLUMNS = [
     *("trial", *KEY, "scenario", "batch", "time", "boundary", "slices", "processes", "instances", "samples"),
@@ -70,7 +74,7 @@ LATENCY_COLUMNS = [
     *(f"{name}_{end}" for name in PERCENTILES for end in ("s", "bound_s")),
     *("autocorrelation", "throughput_per_s", "throughput_low_per_s", "throughput_high_per_s"),
     *("baseline", "ratio", "ratio_low", "ratio_high", "ratio_unit", "half_width", "precision_met", "verdict"),
-    *(f"audit_{name}" for name in AUDITS),
+    *NOT_AUDITED,
 ]
 CALIBRATION_COLUMNS = [
     *("task", "variant", "scenario", "pairs", "comparisons", "false_alarms", "false_alarms_low", "false_alarms_high"),

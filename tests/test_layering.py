@@ -32,11 +32,12 @@ OURS: dict[str, set[str]] = {
     "suites": set(),
     "plan": {"catalog", "contract", "suite"},
     "journal": {"contract"},
-    "store": {"contract", "journal", "tables"},
+    "samples": {"contract"},
+    "store": {"contract", "journal", "samples", "tables"},
     "resumption": {"contract"},
     "tables": {"audits", "contract", "estimates", "stats", "store", "suite", "verdicts"},
     "report": {"contract", "stats", "store", "tables"},
-    "compare": {"contract", "estimates", "report", "stats", "store", "tables", "verdicts"},
+    "compare": {"contract", "estimates", "report", "samples", "stats", "store", "tables", "verdicts"},
     "compare_report": {"compare", "report"},
     "notices": set(),
     "terminal": {"contract", "notices", "report", "store", "tables"},
@@ -69,7 +70,7 @@ OURS: dict[str, set[str]] = {
     "engine.scoring": {"engine.accuracy", "engine.context", "engine.process", "engine.verification", "plan"},
     "engine.measurement": {
         *("audits", "engine.context", "engine.process", "engine.verification", "estimates", "parity", "plan"),
-        *("stats", "store"),
+        *("samples", "stats"),
     },
     "engine.run": {
         *("", "catalog", "contract", "engine.context", "engine.measurement", "engine.process", "engine.scoring"),
@@ -89,7 +90,7 @@ OURS: dict[str, set[str]] = {
 THEIRS: dict[str, set[str]] = {
     "click": {"cli", "notices", "running"},
     "rich": {"terminal"},
-    "pandas": {"compare", "report", "store", "tables", "terminal"},
+    "pandas": {"compare", "report", "samples", "store", "tables", "terminal"},
     "scipy": {"stats"},
     "pluggy": {"catalog", "hookspecs"},
     "pydantic": {"engine.replies", "suite"},

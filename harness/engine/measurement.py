@@ -20,7 +20,7 @@ from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.engine.verification import Verification, worst_of
 from harness.parity import Observation
 from harness.plan import Trial
-from harness.store import SAMPLE_COLUMNS
+from harness.samples import SAMPLE_COLUMNS
 
 
 @dataclass

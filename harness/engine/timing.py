@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import cycle
+from statistics import median
 from time import perf_counter_ns, time_ns
 from typing import Any
 
 import numpy as np
 
 from harness.contract import Inputs, LayerSize, Outputs, Session, Split, Trainer
-from harness.engine.noise import Disturbance, disturbed
+from harness.engine.noise import Disturbance, NoiseRecord, disturbed
 
 Clock = Callable[[], int]
 BOUNDARIES = ("compute", "end-to-end")
@@ -335,3 +336,42 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+class Timing:
+    """What one process timed besides the variants, and the noise around it."""
+
+    def __init__(self) -> None:
+        self._started_s = time_ns() / 1e9
+        self._noise = NoiseRecord()
+        self._noise.__enter__()
+        self._elapsed: dict[tuple[str, str], list[float]] = {}
+        self._blocks = 0
+        self._calls = self._disturbed = 0
+
+    def add(self, samples: list[Sample]) -> None:
+        """Keep what canary and empty calls took, and count what was disturbed."""
+        for sample in samples:
+            self._calls += 1
+            self._disturbed += bool(sample.disturbed)
+            if sample.call > 0 and not sample.key.isdecimal():
+                self._elapsed.setdefault((sample.key, sample.boundary), []).append(sample.elapsed_s)
+        self._blocks += 1 + max((sample.block for sample in samples), default=-1)
+
+    def finish(self) -> dict[str, Any]:
+        """The columns of the processes table that the worker knows."""
+        self._noise.__exit__(None, None, None)
+
+        def middle(key: str, boundary: str) -> float | None:
+            found = self._elapsed.get((key, boundary))
+            return median(found) if found else None
+
+        return {
+            "started_s": self._started_s,
+            "seconds": time_ns() / 1e9 - self._started_s,
+            "canary_s": middle("canary", "compute"),
+            "overhead_s": middle("empty", "compute"),
+            "overhead_end_to_end_s": middle("empty", "end-to-end"),
+            "disturbed_share": self._disturbed / self._calls if self._calls else None,
+            **self._noise.row(own_collections=self._blocks),
+        }

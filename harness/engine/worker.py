@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from harness.audits import Evidence
     from harness.catalog import Catalog, Plugin
     from harness.contract import Data, Model, Runtime, Session, SessionOptions, Trainer
-    from harness.engine.timing import Sample, Witness
+    from harness.engine.timing import Sample, Timing, Witness
 
 # bound here, for a plugin may replace what json and its classes have
 HEADER, ENCODE, DECODE = struct.Struct("!I"), json.JSONEncoder().encode, json.JSONDecoder().decode
@@ -256,6 +256,8 @@ class Worker:
 
     def start_timing(self) -> dict[str, Any]:
         """Begin the record of what happens on the machine; `finish_timing` gives it."""
+        from harness.engine.timing import Timing
+
         self._timing = Timing()
         return {}
 
@@ -385,47 +387,6 @@ class Worker:
         if (task, data_dir) not in self._data:
             self._data[task, data_dir] = self._catalog.task(task).load(Path(data_dir) if data_dir else None)
         return self._data[task, data_dir]
-
-
-class Timing:
-    """What one process timed besides the variants, and the noise around it."""
-
-    def __init__(self) -> None:
-        from harness.engine.noise import NoiseRecord
-
-        self._started_s = time.time()
-        self._noise = NoiseRecord()
-        self._noise.__enter__()
-        self._elapsed: dict[tuple[str, str], list[float]] = {}
-        self._blocks = 0
-        self._calls = self._disturbed = 0
-
-    def add(self, samples: list[Sample]) -> None:
-        """Keep what canary and empty calls took, and count what was disturbed."""
-        for sample in samples:
-            self._calls += 1
-            self._disturbed += bool(sample.disturbed)
-            if sample.call > 0 and not sample.key.isdecimal():
-                self._elapsed.setdefault((sample.key, sample.boundary), []).append(sample.elapsed_s)
-        self._blocks += 1 + max((sample.block for sample in samples), default=-1)
-
-    def finish(self) -> dict[str, Any]:
-        """The columns of the processes table that the worker knows."""
-        self._noise.__exit__(None, None, None)
-
-        def median(key: str, boundary: str) -> float | None:
-            found = self._elapsed.get((key, boundary))
-            return statistics.median(found) if found else None
-
-        return {
-            "started_s": self._started_s,
-            "seconds": time.time() - self._started_s,
-            "canary_s": median("canary", "compute"),
-            "overhead_s": median("empty", "compute"),
-            "overhead_end_to_end_s": median("empty", "end-to-end"),
-            "disturbed_share": self._disturbed / self._calls if self._calls else None,
-            **self._noise.row(own_collections=self._blocks),
-        }
 
 
 def parity_cases(shapes: list[tuple[int, int]]) -> list[Any]:
