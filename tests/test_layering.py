@@ -51,7 +51,6 @@ OURS: dict[str, set[str]] = {
     "engine.watch": {"engine.process_tree"},
     "engine.worker": {
         *("architectures", "audits", "catalog", "contract", "description", "engine.accuracy", "engine.audit"),
-        *("engine.noise",),
         *("engine.process_state", "engine.process_tree", "engine.timing", "environment", "gradients", "parity"),
     },
     "engine.replies": {"audits", "engine.noise", "gradients", "parity"},
@@ -59,13 +58,7 @@ OURS: dict[str, set[str]] = {
     "engine.survey": {"catalog", "contract", "description", "engine.process"},
     "engine.context": {"catalog", "engine.process", "plan", "store"},
     "engine.verification": {
-        "architectures",
-        "contract",
-        "engine.context",
-        "engine.process",
-        "gradients",
-        "parity",
-        "plan",
+        *("architectures", "audits", "contract", "engine.context", "engine.process", "gradients", "parity", "plan"),
     },
     "engine.scoring": {"engine.accuracy", "engine.context", "engine.process", "engine.verification", "plan"},
     "engine.measurement": {
