@@ -22,7 +22,8 @@ import pandas as pd
 from harness import estimates, stats, verdicts
 from harness.contract import HarnessError, one_line
 from harness.report import NONE
-from harness.store import SAMPLE_COLUMNS, Run, load
+from harness.samples import SAMPLE_COLUMNS
+from harness.store import Run, load
 from harness.tables import BOUNDARIES, instance_medians, looks, records, sampling
 
 SEPARATE, INTERLEAVED = "separate runs", "interleaved"

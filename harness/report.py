@@ -52,7 +52,7 @@ def write_report(path: str | Path) -> Run:
     tables = {
         name: getattr(run, name)
         for name in (
-            *("summary", "latency", "calibration", "trials", "parity", "gradients", "scores", "curves"),
+            *("summary", "latency", "calibration", "trials", "parity", "gradients", "audits", "scores", "curves"),
             *("instances", "processes"),
         )
     }
@@ -137,6 +137,9 @@ READING = (
     "paired where both were measured side by side: below 1 is faster. **verdict**: `faster` or `slower` where the "
     "ratio is surely not 1, `same` where it is surely within the tolerance, else `undecided`; 95 % for all verdicts of "
     "a boundary together. **precision**: the half of that ratio's interval.",
+    "- **audits**: while calls were timed, each got a fresh input, a random part of the timed outputs was held against "
+    "the reference, a repeated input was not faster, work was not put outside the window, nothing beat the processor's "
+    "own matrix product by far, the clock was right, and nothing worked on afterwards.",
     "- **percentiles**: of all samples of a row; their bounds hold with 99 % confidence if calls were independent.",
 )
 
@@ -259,8 +262,15 @@ def percentage(share: float) -> str:
 
 
 def _legend(run: Run, rows: pd.DataFrame) -> list[str]:
+    audited = rows[rows["audits"].notna()]
+    failed = records(audited[audited["audits"].ne("ok")])
     baselines = ", ".join(map(_code, dict.fromkeys(rows.loc[~rows["is_floor"], "baseline"].dropna())))
     lines = [f"Baseline of each architecture: {baselines or NONE}."]
+    if failed:
+        found = "; ".join(f"{inline(row['variant'])} ({inline(row['audits'])})" for row in failed)
+        lines.append(f"Failed [audits](#how-to-read-it) of timed calls, whose latency is withheld: {found}.")
+    elif len(audited):
+        lines.append(f"All {len(audited)} variants that were timed passed the audits of their timed calls.")
     scored = records(rows[rows["metric"].notna()])
     if scored:
         best = max(scored, key=lambda row: int(row["seeds"]))

@@ -9,9 +9,7 @@ what is derived and can be made again at any time: `tables/` and `report.md`.
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
 import json
 import math
 import os
@@ -26,8 +24,9 @@ import pandas as pd
 
 from harness.contract import HarnessError, one_line
 from harness.journal import Contents, Journal, StoreError, read_journal, read_json, sync_folder
+from harness.samples import read_samples, samples_file, samples_text
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 JOURNAL = "journal.jsonl"
 RUN_FILE = "run.json"
 FOLDERS = ("samples", "weights", "logs", "cache")
@@ -35,7 +34,7 @@ MAX_RUN_FILE_BYTES = 256 * 1024 * 1024
 STATUSES = {
     "ok": "finished; its numbers stand",
     "wrong": "parity failed: it does not compute what its architecture says, so its latency is withheld; "
-    "for a training step, its gradients are wrong",
+    "for a training step, its gradients are wrong; or an audit of the timed calls failed",
     "unsupported": "the runtime says it cannot do this, with its reason",
     "failed": "an exception, with its type, message and last frames; or more output than `worker_output_mib`",
     "crashed": "the worker process died, with the signal or exit code",
@@ -57,12 +56,9 @@ PARITY_COLUMNS = [
     *("yardstick", "problem"),
 ]
 GRADIENT_COLUMNS = ["trial", "process", "what", "error", "allowed", "expected"]
+AUDIT_COLUMNS = ["trial", "process", "audit", "value", "allowed", "problem"]
 SCORE_COLUMNS = ["trial", "metric", "score", "trivial_score", "rows", "trainer_score", "agreeing_rows"]
 CURVE_COLUMNS = ["trial", "step", "epoch", "training_loss", "score"]
-SAMPLE_COLUMNS = [
-    *("trial", "slice", "process", "instance", "boundary", "block", "turn", "call", "start_s", "elapsed_s"),
-    "disturbed",
-]
 INSTANCE_COLUMNS = ["trial", "slice", "process", "instance", "warmup_calls", "is_steady"]
 PROCESS_COLUMNS = [
     *("slice", "process", "task", "runtime", "python", "started_s", "seconds"),
@@ -74,16 +70,12 @@ NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in ("task", "runt
 FLOAT_COLUMNS = {
     "parity": ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"],
     "gradients": ["error", "allowed", "expected"],
+    "audits": ["value", "allowed"],
     "scores": ["score", "trivial_score", "trainer_score"],
     "curves": ["epoch", "training_loss", "score"],
     "instances": [],
 }
 WHOLE_COLUMNS = {"scores": ["agreeing_rows"], "instances": ["slice", "process", "instance", "warmup_calls"]}
-SAMPLE_TYPES = dict.fromkeys(SAMPLE_COLUMNS, "int64") | {
-    **dict.fromkeys(["trial", "boundary"], "str"),
-    **dict.fromkeys(["start_s", "elapsed_s"], "float64"),
-    "disturbed": "Int64",
-}
 ROOM_BYTES = 4 * 2**20  # more than the weights of a training that only just failed
 LARGEST_WHOLE = 2**53  # up to here a float can count
 
@@ -155,7 +147,7 @@ class RunFolder:
 
         Args:
             process: its row of the processes table.
-            timed: of each trial it timed: `trial`, and its rows of the instances, parity and gradients tables.
+            timed: of each trial it timed: `trial`, and its rows of the instances, parity, gradients and audits tables.
             samples: rows of `SAMPLE_COLUMNS`; none make no file.
 
         Raises:
@@ -164,15 +156,12 @@ class RunFolder:
         record: dict[str, Any] = {"process": dict(process), "timed": list(timed)}
         rows = list(samples)
         if rows:
-            text = io.StringIO(newline="")
-            writer = csv.writer(text, lineterminator="\r\n")
-            writer.writerow(SAMPLE_COLUMNS)
-            writer.writerows(rows)
+            text = samples_text(rows)
             try:
-                write_atomically(self.path / _samples_file(process["process"]), text.getvalue())
+                write_atomically(self.path / samples_file(process["process"]), text)
             except OSError as error:
                 raise StoreError(f"'{self.path}' cannot be written: {error.strerror}") from error
-            record["samples_sha256"] = hashlib.sha256(text.getvalue().encode()).hexdigest()
+            record["samples_sha256"] = hashlib.sha256(text.encode()).hexdigest()
         self.append(record)
 
     def check_room(self) -> None:
@@ -203,6 +192,7 @@ class Run:
         trials: one row per planned trial.
         parity: one row per trial, process, moment, case and part of the output.
         gradients: what training steps were asked; one row per trial, process and question.
+        audits: what came of the audits of timed calls; one row per trial, process and audit.
         scores: one row per accuracy trial that has a score.
         curves: learning curves; one row per point.
         samples: one row per timed call.
@@ -219,6 +209,7 @@ class Run:
     trials: pd.DataFrame
     parity: pd.DataFrame
     gradients: pd.DataFrame
+    audits: pd.DataFrame
     scores: pd.DataFrame
     curves: pd.DataFrame
     samples: pd.DataFrame
@@ -294,9 +285,10 @@ def _derive(folder: Path, described: tuple[dict[str, Any], str], contents: Conte
             {"rmse": math.inf, "max_abs_error": math.inf}  # JSON has no infinity
         ),
         _numbers(rows["gradients"], GRADIENT_COLUMNS, FLOAT_COLUMNS["gradients"]).fillna({"error": math.inf}),
+        _numbers(rows["audits"], AUDIT_COLUMNS, FLOAT_COLUMNS["audits"]).fillna({"value": math.inf}),
         _numbers(rows["scores"], SCORE_COLUMNS, FLOAT_COLUMNS["scores"]).astype({"agreeing_rows": "Int64"}),
         _numbers(rows["curves"], CURVE_COLUMNS, FLOAT_COLUMNS["curves"]),
-        _read_samples(records),
+        read_samples(folder, records.samples, list(records.planned), records.damage),
         pd.DataFrame(rows["instances"], columns=INSTANCE_COLUMNS),
         _numbers(records.processes, PROCESS_COLUMNS, NUMERIC_PROCESS_COLUMNS),
         tuple(records.trainings),
@@ -454,44 +446,6 @@ def _read_header(folder: Path) -> tuple[dict[str, Any], str]:
     except (HarnessError, TypeError, KeyError, AttributeError) as error:
         raise HarnessError(f"'{folder / RUN_FILE}' is damaged: its trials or plugins: {one_line(error)}") from error
     return header, hashlib.sha256(text).hexdigest()
-
-
-def _samples_file(process: int) -> Path:
-    return Path("samples", f"{process:04d}.csv")
-
-
-def _read_samples(records: _Records) -> pd.DataFrame:
-    frames = []
-    for process, digest in records.samples.items():
-        path = records.folder / _samples_file(process)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            records.damage.append(f"'{path}' cannot be read ({error.strerror}); its samples are missing")
-            continue
-        if hashlib.sha256(data).hexdigest() != digest:
-            records.damage.append(f"'{path}' is damaged: its checksum differs; its samples are left out")
-            continue
-        try:
-            frames.append(_parse_samples(data))
-        except (ValueError, TypeError, OverflowError) as error:
-            records.damage.append(f"'{path}' is damaged: {one_line(error)}; its samples are left out")
-    if not frames:
-        return pd.DataFrame(columns=SAMPLE_COLUMNS)
-    samples = pd.concat(frames, ignore_index=True)
-    order = {trial: place for place, trial in enumerate(records.planned)}
-    places = samples["trial"].map(order)
-    return samples[places.notna()].iloc[places.dropna().argsort(kind="stable")].reset_index(drop=True)
-
-
-def _parse_samples(data: bytes) -> pd.DataFrame:
-    """A samples file's table; what is not one raises ValueError, TypeError or OverflowError."""
-    samples = pd.read_csv(io.BytesIO(data), dtype=SAMPLE_TYPES)
-    if list(samples.columns) != SAMPLE_COLUMNS:
-        raise ValueError(f"its columns are not {', '.join(SAMPLE_COLUMNS)}")
-    if samples[["start_s", "elapsed_s"]].isna().any(axis=None) or not samples["disturbed"].dropna().isin([0, 1]).all():
-        raise ValueError("a time is missing, or disturbed is not 0, 1 or empty")
-    return samples
 
 
 def _numbers(rows: list[dict[str, Any]], columns: list[str], numeric: list[str]) -> pd.DataFrame:

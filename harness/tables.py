@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from harness import estimates, stats
+from harness.audits import AUDITS
 from harness.contract import HarnessError, one_line
 from harness.store import RUN_FILE, Run
 from harness.suite import Latency
@@ -37,7 +38,8 @@ def latency(run: Run) -> pd.DataFrame:
     mean over instances); `throughput_per_s` with its interval (sequences a second); `baseline`, and `ratio` to it with
     `ratio_low`, `ratio_high` and `ratio_unit` (latency over the baseline's, paired); `half_width` of the interval of
     interest (of the ratio; of a baseline's latency where nothing is compared with it, else NaN), as a share;
-    `precision_met`; and `verdict`, which holds over all rows of a boundary together.
+    `precision_met`; `verdict`, which holds over all rows of a boundary together; and `audit_<name>` for each of
+    `harness.audits.AUDITS`: `ok`, or None where it could not be made.
     """
     trials = run.trials[(run.trials["kind"] == "latency") & (run.trials["status"] == "ok")]
     planned, settings, known = records(trials), sampling(run), _observed(run, trials)
@@ -50,13 +52,20 @@ def latency(run: Run) -> pd.DataFrame:
         ]
         ratios = [ratio for _, ratio in found if ratio is not None]
         words = iter(judge(ratios, settings.tolerance, looks(run)))
-        rows += [row | {"verdict": next(words) if ratio is not None else None} for row, ratio in found]
+        rows += [
+            row
+            | {"verdict": next(words) if ratio is not None else None}
+            | NOT_AUDITED
+            | known.audits.get(row["trial"], {})
+            for row, ratio in found
+        ]
     place = {trial: number for number, trial in enumerate(trials["trial"])}
     rows.sort(key=lambda row: place[row["trial"]])  # stable: compute before end-to-end
     return pd.DataFrame(rows, columns=LATENCY_COLUMNS)
 
 
 BOUNDARIES = ("compute", "end-to-end")
+NOT_AUDITED: dict[str, Any] = {f"audit_{name}": None for name in AUDITS}
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 LATENCY_COLUMNS = [
     *("trial", *KEY, "scenario", "batch", "time", "boundary", "slices", "processes", "instances", "samples"),
@@ -65,6 +74,7 @@ LATENCY_COLUMNS = [
     *(f"{name}_{end}" for name in PERCENTILES for end in ("s", "bound_s")),
     *("autocorrelation", "throughput_per_s", "throughput_low_per_s", "throughput_high_per_s"),
     *("baseline", "ratio", "ratio_low", "ratio_high", "ratio_unit", "half_width", "precision_met", "verdict"),
+    *NOT_AUDITED,
 ]
 CALIBRATION_COLUMNS = [
     *("task", "variant", "scenario", "pairs", "comparisons", "false_alarms", "false_alarms_low", "false_alarms_high"),
@@ -127,10 +137,11 @@ def summary(run: Run) -> pd.DataFrame:
     """One row per variant, task and device: is it right, how accurate, how fast.
 
     Columns: the variant and its setting; `status` (the worst of its trials) and `reason`; `parity`, `parity_ratio` (the
-    largest RMSE over the yardstick's in the same check), `parity_max_abs_error`, `yardstick`; `metric`, `score` with
-    `score_low` and `score_high` (mean over seeds, 95 % t interval), `trivial_score` (of always answering the same),
-    `seeds`, `trained_by`, `trainer_status` (is the variant that trained the weights right itself), `score_difference`
-    (from the variant that trained the weights, largest over seeds), `agreeing_rows` (fewest over seeds) of `rows`;
+    largest RMSE over the yardstick's in the same check), `parity_max_abs_error`, `yardstick`; `audits` (`ok`, or the
+    names of those that failed, over all its timed trials); `metric`, `score` with `score_low` and `score_high` (mean
+    over seeds, 95 % t interval), `trivial_score` (of always answering the same), `seeds`, `trained_by`,
+    `trainer_status` (is the variant that trained the weights right itself), `score_difference` (from the variant that
+    trained the weights, largest over seeds), `agreeing_rows` (fewest over seeds) of `rows`;
     `baseline`; `is_floor` (its architecture has no weights, so it computes nothing and its latency is the harness's
     overhead); then for every scenario `<scenario>_status`, and of the compute boundary `<scenario>_latency_s`,
     `_latency_low_s`, `_latency_high_s`, `_p90_bound_s`, `_p99_bound_s`, `_throughput_per_s`, `_ratio`, `_ratio_low`,
@@ -140,6 +151,7 @@ def summary(run: Run) -> pd.DataFrame:
     planned = records(run.trials[run.trials["kind"] != "calibration"])
     groups = _grouped(planned, lambda trial: tuple(trial[name] for name in KEY))
     checks = dict(iter(run.parity.groupby("trial")))
+    audited = dict(iter(run.audits.groupby("trial")))
     scores = _grouped(records(run.scores), lambda row: row["trial"])
     latencies = {(row["trial"], row["boundary"]): row for row in records(run.latency)}
     rows = []
@@ -149,6 +161,7 @@ def summary(run: Run) -> pd.DataFrame:
         row |= {name: first[name] for name in ("architecture", "input_size", "hidden_size", "num_layers")}
         row |= {"status": bad["status"], "reason": bad["reason"]}
         row |= _parity_columns(trials, [checks[t["trial"]] for t in trials if t["trial"] in checks])
+        row["audits"] = _audits([audited[t["trial"]] for t in trials if t["trial"] in audited])
         row |= _score_columns(trials, scores, groups)
         compared = [trial["baseline"] for trial in trials if not pd.isna(trial["baseline"])]
         row["baseline"] = compared[0] if compared else run.header["baselines"].get(first["architecture"])
@@ -235,6 +248,7 @@ class _Observed:
     medians: Mapping[Of, Mapping[estimates.Key, float]]
     disturbed: Mapping[Any, int]
     unsteady: Mapping[Any, int]  # by trial
+    audits: Mapping[Any, dict[str, str]]  # what came of each, by trial and column
     trials: Mapping[tuple[Any, ...], str]  # by variant and point
     alone: frozenset[str]  # baselines that compute something and that no other is compared with
 
@@ -250,7 +264,14 @@ def _observed(run: Run, trials: pd.DataFrame) -> _Observed:
         for trial in records(trials[~trials["architecture"].isin(run.header["floors"])])
         if trial["baseline"] == trial["variant"] and sharing[trial["baseline"], *_point(trial)] == 1
     )
-    return _Observed(calls, _medians(calls), dict(disturbed.items()), dict(unsteady.items()), points, alone)
+    audited = {trial: _audit_columns(rows) for trial, rows in run.audits.groupby("trial")}
+    return _Observed(calls, _medians(calls), dict(disturbed.items()), dict(unsteady.items()), audited, points, alone)
+
+
+def _audit_columns(rows: pd.DataFrame) -> dict[str, str]:
+    """`ok` or `failed` for each audit of a trial, over its processes."""
+    failed = rows["problem"].fillna("").ne("").groupby(rows["audit"]).any()
+    return {f"audit_{name}": "failed" if is_failed else "ok" for name, is_failed in failed.items()}
 
 
 def _medians(calls: Mapping[Of, Mapping[estimates.Key, list[float]]]) -> dict[Of, dict[estimates.Key, float]]:
@@ -355,6 +376,15 @@ def _parity_columns(trials: Sequence[dict[str, Any]], checks: Sequence[pd.DataFr
         "parity_max_abs_error": together["max_abs_error"].max(),
         "yardstick": together["yardstick"].iloc[0],
     }
+
+
+def _audits(found: Sequence[pd.DataFrame]) -> str | None:
+    """`ok`, or which audits failed; None if there were none."""
+    if not found:
+        return None
+    together = pd.concat(found)
+    failed = set(together.loc[together["problem"].fillna("").ne(""), "audit"])
+    return ", ".join(name for name in AUDITS if name in failed) or "ok"
 
 
 def _score_columns(

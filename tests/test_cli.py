@@ -22,7 +22,8 @@ from strangers import QUICK, World
 
 from harness.cli import EXIT_CODES, GATE_EXIT_CODES, main
 from harness.journal import read_journal
-from harness.store import SAMPLE_COLUMNS, RunFolder, load
+from harness.samples import SAMPLE_COLUMNS
+from harness.store import RunFolder, load
 
 if TYPE_CHECKING:
     from harness.catalog import Catalog

@@ -31,7 +31,8 @@ from harness.compare import (
     parse_percent,
 )
 from harness.compare_report import WIDTH, comparison_lines, comparison_markdown, gate_lines
-from harness.store import INSTANCE_COLUMNS, PROCESS_COLUMNS, SAMPLE_COLUMNS, STATUSES, TRIAL_COLUMNS, Run
+from harness.samples import SAMPLE_COLUMNS
+from harness.store import INSTANCE_COLUMNS, PROCESS_COLUMNS, STATUSES, TRIAL_COLUMNS, Run
 
 A, B = "a@r", "b@r"
 COMPUTE, WHOLE = "compute", "end-to-end"

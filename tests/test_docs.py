@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 import harness
-from harness import cli, hookspecs, store, suite, tables
+from harness import cli, hookspecs, samples, store, suite, tables
 from harness.catalog import Catalog, Entry, Plugin
 from harness.engine.run import Preflight
 from harness.journal import read_journal
@@ -146,9 +146,10 @@ class TestTheTablesPage:
             ("trials", store.TRIAL_COLUMNS),
             ("parity", store.PARITY_COLUMNS),
             ("gradients", store.GRADIENT_COLUMNS),
+            ("audits", store.AUDIT_COLUMNS),
             ("scores", store.SCORE_COLUMNS),
             ("curves", store.CURVE_COLUMNS),
-            ("samples", store.SAMPLE_COLUMNS),
+            ("samples", samples.SAMPLE_COLUMNS),
             ("instances", store.INSTANCE_COLUMNS),
             ("processes", store.PROCESS_COLUMNS),
             ("latency", tables.LATENCY_COLUMNS),

@@ -24,7 +24,8 @@ from harness.engine.run import execute, preflight
 from harness.engine.survey import survey
 from harness.journal import StoreError, read_journal
 from harness.plan import Plan, make_plan
-from harness.store import PROCESS_COLUMNS, SAMPLE_COLUMNS, Run, RunFolder, load
+from harness.samples import SAMPLE_COLUMNS
+from harness.store import PROCESS_COLUMNS, Run, RunFolder, load
 from harness.suite import override, parse_suite
 from harness.tables import records
 

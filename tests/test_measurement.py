@@ -40,6 +40,18 @@ NOISE: dict[str, Any] = {
     "overhead_end_to_end_s": 2e-7,
 }
 NOISE |= dict.fromkeys(PROCESS_COLUMNS[10:], None) | {"governor": "steady", "page_faults_minor": 3, "gc_collections": 0}
+HONEST: dict[str, Any] = {  # evidence
+    "compute_s": 1e-3,
+    "around_s": 0.0,
+    "moved_bytes": 0,
+    "flops": 0.0,
+    "peak_flops_per_s": None,
+    "repeated_s": 1e-3,
+    "outputs": [],
+    "changed_inputs": 0,
+    "worker_s": 1.0,
+    "engine_s": 0.0,
+}
 QUICKLY = Latency(scenarios=["single-stream"], slices=2, instances=2, calls=10)
 
 Request = tuple[str, dict[str, Any]]
@@ -127,7 +139,8 @@ class Scripted:
             for call in range(1, 6):
                 elapsed = third * (1 + ramp * (call - 3))
                 rows.append([index, boundary, block, turn, call, 1e9, elapsed, self._script.mark])
-        return {"samples": rows, "warmup": [[index, 10 + index, index % 2 == 0] for index in range(len(points))]}
+        warm_ups = [[index, 10 + index, index % 2 == 0] for index in range(len(points))]
+        return {"samples": rows, "warmup": warm_ups, "evidence": [HONEST] * len(points)}
 
     def release(self) -> Any:
         self.instance += 1
@@ -615,7 +628,14 @@ def test_who_becomes_wrong_and_does_not_rest_either_ends_once(script: Script, tm
     assert ends(run)["a@one"] == ends(run)["c@one"] == OK
 
 
-@pytest.mark.parametrize("reply", [{"samples": [], "warmup": []}, {"samples": [], "warmup": [[7, 10, True]]}])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"samples": [], "warmup": [], "evidence": [HONEST]},
+        {"samples": [], "warmup": [[7, 10, True]], "evidence": [HONEST]},
+        {"samples": [], "warmup": [], "evidence": []},
+    ],
+)
 def test_who_answers_without_samples_or_with_others_is_not_ok(
     script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: dict[str, Any]
 ) -> None:

@@ -30,7 +30,8 @@ from harness.engine.process import THREAD_VARIABLES, Limits, WorkerFailure, Work
 from harness.engine.timing import BOUNDARIES
 from harness.engine.watch import Request, Watch
 from harness.engine.worker import MAX_MESSAGE_BYTES, Worker, receive, send, serve
-from harness.store import INSTANCE_COLUMNS, PROCESS_COLUMNS, SAMPLE_COLUMNS
+from harness.samples import SAMPLE_COLUMNS
+from harness.store import INSTANCE_COLUMNS, PROCESS_COLUMNS
 
 PLENTY = 60.0
 VARIANT = {

@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 import harness
 from harness import HarnessError
 from harness.journal import StoreError
+from harness.samples import SAMPLE_COLUMNS
 from harness.store import (
+    AUDIT_COLUMNS,
     CURVE_COLUMNS,
     FOLDERS,
     GOOD_STATUSES,
@@ -30,7 +32,6 @@ from harness.store import (
     NUMERIC_PROCESS_COLUMNS,
     PARITY_COLUMNS,
     PROCESS_COLUMNS,
-    SAMPLE_COLUMNS,
     SCHEMA_VERSION,
     SCORE_COLUMNS,
     STATUSES,
@@ -796,6 +797,7 @@ def test_the_tables_have_their_documented_columns_and_units(folder: RunFolder) -
     assert run.trials.columns.tolist() == TRIAL_COLUMNS
     assert run.parity.columns.tolist() == PARITY_COLUMNS
     assert run.gradients.columns.tolist() == GRADIENT_COLUMNS
+    assert run.audits.columns.tolist() == AUDIT_COLUMNS
     assert run.scores.columns.tolist() == SCORE_COLUMNS
     assert run.curves.columns.tolist() == CURVE_COLUMNS
     assert run.samples.columns.tolist() == SAMPLE_COLUMNS

@@ -17,7 +17,8 @@ from made_up_runs import write_processes
 
 from harness import estimates, stats
 from harness.estimates import Key
-from harness.store import SAMPLE_COLUMNS, STATUSES, TRIAL_COLUMNS, Run, RunFolder, load
+from harness.samples import SAMPLE_COLUMNS
+from harness.store import STATUSES, TRIAL_COLUMNS, Run, RunFolder, load
 from harness.tables import CALIBRATION_COLUMNS, LATENCY_COLUMNS, STATUS_ORDER, instance_medians, looks, records
 from harness.verdicts import FASTER, SAME, SLOWER, UNDECIDED, judge
 

@@ -21,12 +21,14 @@ from harness.engine.timing import (
     BOUNDARIES,
     DISTINCT_INPUTS,
     FEWEST_CALLS,
+    KEPT_OUTPUTS,
     TREND_CALLS,
     TURN_CALLS,
     WARMUP_CALLS,
     Sample,
     Subject,
     WarmUp,
+    Witness,
     canary_subject,
     empty_subject,
     has_trend,
@@ -77,7 +79,8 @@ class Work:
         self.prepared: list[Any] = []
         self.calls: list[str] = []
         self.collecting: list[bool] = []
-        self.subject = Subject(key, self._prepare, self._run, self._fetch, [f"{key}{k}" for k in range(items)])
+        make = itertools.cycle([f"{key}{k}" for k in range(items)]).__next__
+        self.subject = Subject(key, make, self._prepare, self._run, self._fetch)
 
     def _stage(self, name: str, ns: int) -> None:
         self.calls.append(name)
@@ -164,7 +167,7 @@ def test_every_call_is_prepared_run_and_fetched_once_in_that_order_under_both_cl
 
 def test_a_clock_that_stands_still_gives_zeros_and_not_an_error() -> None:
     clock = Clock()
-    subject = Subject("a", lambda x: x, lambda x: x, lambda x: x, [1])
+    subject = Subject("a", lambda: 1, lambda x: x, lambda x: x, lambda x: x)
     assert {s.elapsed_s for s in samples_of([subject], 13, 0.0, 0, clock)} == {0.0}
 
 
@@ -261,21 +264,21 @@ def test_the_budget_is_measured_time_and_not_the_time_of_others() -> None:
 
 
 def test_nothing_to_time_gives_no_samples() -> None:
-    assert sample([], 10, 1.0, 0, clock=Clock()) == ([], [])
+    assert sample([], 10, 1.0, 0, clock=Clock()) == ([], [], {})
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 def test_a_boundary_that_is_not_asked_for_takes_no_turns(boundary: str) -> None:
     clock = Clock()
     works = [Work(clock, key) for key in "ab"]
-    samples, _ = sample([work.subject for work in works], 20, LONG, 0, (boundary,), clock)
+    samples, _, _ = sample([work.subject for work in works], 20, LONG, 0, (boundary,), clock)
     assert counts(samples) == {("a", boundary): 20, ("b", boundary): 20}
     assert {s.turn for s in samples} == {0, 1}
 
 
 def test_no_boundary_at_all_warms_up_and_times_nothing() -> None:
     clock = Clock()
-    samples, warm_ups = sample([Work(clock).subject], 20, LONG, 0, (), clock)
+    samples, warm_ups, _ = sample([Work(clock).subject], 20, LONG, 0, (), clock)
     assert (samples, len(warm_ups)) == ([], 1)
 
 
@@ -283,24 +286,103 @@ def test_no_boundary_at_all_warms_up_and_times_nothing() -> None:
 
 
 @given(items=st.integers(1, 9), calls=st.integers(1, 30))
-def test_the_calls_cycle_through_all_inputs_from_the_first(items: int, calls: int) -> None:
+def test_every_call_gets_the_next_input(items: int, calls: int) -> None:
     clock = Clock()
     work = Work(clock, items=items)
-    samples = samples_of([work.subject], calls, LONG, 3, clock)
-    timed = work.prepared[-len(samples) :]
-    assert timed == [f"a{k % items}" for k in range(len(samples))]
+    samples_of([work.subject], calls, LONG, 3, clock)
+    assert work.prepared == [f"a{k % items}" for k in range(len(work.prepared))]
 
 
-@given(keys=st.integers(1, 5), seed=st.integers(0, 100))
-def test_every_subject_and_boundary_is_counted_on_every_input(keys: int, seed: int) -> None:
+# ------------------------------------------------------------------------------------------------- witnesses
+
+
+class Echo:
+    """A session on the clock of the tests: y is twice x, and what it was given is written down."""
+
+    def __init__(self, clock: Clock, run_ns: Callable[[int], int] = lambda call: RUN_NS) -> None:
+        self._clock, self._run_ns = clock, run_ns
+        self.given: list[Inputs] = []
+        self.y = np.zeros(0)
+
+    def prepare(self, inputs: Inputs) -> Inputs:
+        self.given.append(inputs)
+        self._clock.now += PREPARE_NS
+        return inputs
+
+    def run(self, prepared: Inputs) -> Inputs:
+        self._clock.now += self._run_ns(len(self.given) - 1)
+        return prepared
+
+    def fetch(self, raw: Inputs) -> Outputs:
+        self._clock.now += FETCH_NS
+        self.y.resize(raw.x.shape, refcheck=False)
+        self.y[...] = 2 * raw.x  # every call writes to the same place
+        return Outputs(self.y, (self.y,))
+
+    def close(self) -> None:
+        pass
+
+
+def witness_of(echo: Echo, clock: Clock, calls: int = 20, seed: int = 0) -> Witness:
+    subject = session_subject("a", echo, 2, 3, LayerSize(4, 5), "float64", seed)
+    return sample([subject], calls, LONG, seed, clock=clock)[2]["a"]
+
+
+@given(calls=st.integers(10, 40), seed=st.integers(0, 50))
+def test_some_outputs_of_timed_calls_are_kept_with_their_own_inputs_whatever_is_written_later(
+    calls: int, seed: int
+) -> None:
     clock = Clock()
-    works = {key: Work(clock, key, items=DISTINCT_INPUTS) for key in "abcde"[:keys]}
-    samples = samples_of([work.subject for work in works.values()], 140, LONG, seed, clock)
-    timed = {key: work.prepared[TREND_CALLS:] for key, work in works.items()}
-    for key, boundary in itertools.product(works, BOUNDARIES):
-        own = [s for s in samples if s.key == key]
-        met = zip(timed[key], own, strict=True)
-        assert len({item for item, s in met if s.boundary == boundary and s.call > 0}) == DISTINCT_INPUTS
+    witness = witness_of(Echo(clock), clock, calls, seed)
+    assert len(BOUNDARIES) <= len(witness.kept) <= KEPT_OUTPUTS * len(BOUNDARIES)
+    for before, after, outputs in witness.kept:
+        assert before.x is not after.x
+        np.testing.assert_array_equal(before.x, after.x)
+        np.testing.assert_array_equal(outputs.y, 2 * before.x)
+
+
+def test_which_outputs_are_kept_depends_on_the_seed_and_on_nothing_else() -> None:
+    def places(seed: int) -> list[int]:
+        clock = Clock()
+        echo = Echo(clock)
+        kept = witness_of(echo, clock, 40, seed).kept
+        return [next(k for k, given in enumerate(echo.given) if given is after) for _, after, _ in kept]
+
+    assert places(1) == places(1)
+    assert len({tuple(places(seed)) for seed in range(10)}) > 5
+
+
+def test_no_input_of_a_session_comes_twice_but_those_of_the_last_turn() -> None:
+    clock = Clock()
+    echo = Echo(clock)
+    witness = witness_of(echo, clock, 40)
+    *fresh, _ = [echo.given[k : k + 6] for k in range(0, len(echo.given) - 6, 6)]
+    contents = [given.x.tobytes() for given in echo.given[:-6]]
+    assert len(set(contents)) == len(contents) == len({id(given) for given in echo.given[:-6]})
+    assert len({id(given) for given in echo.given[-6:]}) == 1
+    assert fresh
+    assert len(witness.repeated_s) == TURN_CALLS
+
+
+def test_what_lies_around_the_calls_is_told_and_is_not_in_them() -> None:
+    clock = Clock()
+    witness = witness_of(Echo(clock), clock, 20)
+    assert set(witness.around_s) == {(PREPARE_NS + FETCH_NS) / 1e9}
+    assert len(witness.around_s) == 20
+
+
+def test_a_session_that_remembers_is_fast_where_an_input_comes_again() -> None:
+    clock = Clock()
+    echo = Echo(clock)
+    echo._run_ns = lambda call: 10 if any(echo.given[call] is given for given in echo.given[:call]) else RUN_NS
+    assert set(witness_of(echo, clock).repeated_s) == {10 / 1e9}
+
+
+def test_of_a_training_step_no_output_is_kept_and_no_batch_repeated() -> None:
+    clock = Clock()
+    work = Work(clock)
+    witness = sample([work.subject], 20, LONG, 0, clock=clock)[2]["a"]
+    assert (witness.kept, witness.repeated_s) == ([], [])
 
 
 # ------------------------------------------------------------------------------------------------- warming up
@@ -363,7 +445,7 @@ def test_how_everyone_was_warmed_up_is_told_in_their_order() -> None:
     restless = Work(clock, "b")
     restless.at_run = lambda: clock.pass_by(50 * len(restless.prepared))
     subjects = [Work(clock, "c").subject, restless.subject, Work(clock, "a").subject]
-    _, warm_ups = sample(subjects, 1, LONG, 0, clock=clock)
+    _, warm_ups, _ = sample(subjects, 1, LONG, 0, clock=clock)
     assert warm_ups == [WarmUp("c", 10, True), WarmUp("b", 100, False), WarmUp("a", 10, True)]
 
 
@@ -611,13 +693,16 @@ class Recorder:
 def test_a_session_is_timed_over_distinct_inputs_without_state_or_lengths(dtype: str) -> None:
     subject = session_subject("a", Recorder(), 2, 3, LayerSize(4, 5), dtype, seed=1)
     assert subject.key == "a"
-    assert len(subject.inputs) == DISTINCT_INPUTS == len({item.x.tobytes() for item in subject.inputs})
-    for item in subject.inputs:
+    items = [subject.make() for _ in range(DISTINCT_INPUTS)]
+    assert len({item.x.tobytes() for item in items}) == DISTINCT_INPUTS
+    for item in items:
         assert item.x.shape == (2, 3, 4)
         assert item.x.dtype == dtype
         assert item.state is None
         assert item.lengths is None
-    values = np.concatenate([item.x.ravel() for item in subject.inputs])
+        assert item.x.flags.c_contiguous
+        assert item.x.flags.owndata
+    values = np.array([item.x[0, 0, 0] for item in items])
     assert abs(values.mean()) < 4 / math.sqrt(values.size)
     assert abs(values.std() - 1) < 4 / math.sqrt(2 * values.size)
 
@@ -625,7 +710,7 @@ def test_a_session_is_timed_over_distinct_inputs_without_state_or_lengths(dtype:
 def test_all_variants_are_timed_on_the_same_inputs_of_a_shape() -> None:
     def inputs(key: str, seed: int, dtype: str = "float32") -> list[bytes]:
         subject = session_subject(key, Recorder(), 2, 3, LayerSize(4, 5), dtype, seed)
-        return [item.x.astype("float32").tobytes() for item in subject.inputs]
+        return [subject.make().x.astype("float32").tobytes() for _ in range(20)]
 
     assert inputs("a", 1) == inputs("b", 1) == inputs("a", 1, "float64")
     assert inputs("a", 1) != inputs("a", 2)
@@ -644,8 +729,7 @@ def test_a_training_step_is_timed_from_its_batch_to_its_loss() -> None:
 
     batches = [Split(np.full((1, 1, 1), k), np.zeros(1)) for k in (3.0, 4.0)]
     subject = trainer_subject("a", Trainer(), batches)
-    assert list(subject.inputs) == batches
-    assert [subject.fetch(subject.run(subject.prepare(batch))) for batch in subject.inputs] == [3.0, 4.0]
+    assert [subject.fetch(subject.run(subject.prepare(subject.make()))) for _ in range(3)] == [3.0, 4.0, 3.0]
     assert counts(samples_of([subject], 3, LONG, 0, Clock())) == dict.fromkeys(itertools.product("a", BOUNDARIES), 3)
 
 
@@ -663,7 +747,7 @@ def test_a_call_that_does_nothing_takes_what_reading_the_clock_takes() -> None:
 def test_every_call_of_the_canary_does_the_same_work_and_allocates_nothing_while_it_runs() -> None:
     canary = canary_subject("canary")
     assert canary.key == "canary"
-    (start,) = canary.inputs
+    start = canary.make()
     kept = start.copy()
     results = []
     for _ in range(3):
@@ -672,4 +756,4 @@ def test_every_call_of_the_canary_does_the_same_work_and_allocates_nothing_while
         results.append(canary.fetch(prepared).tobytes())
     assert len(set(results)) == 1
     assert results[0] != kept.tobytes() == start.tobytes()
-    assert canary_subject("other").inputs[0].tobytes() == kept.tobytes()
+    assert canary_subject("other").make().tobytes() == kept.tobytes()

@@ -10,15 +10,17 @@ import math
 import random
 import statistics
 from dataclasses import dataclass, field, replace
-from time import monotonic
+from time import monotonic, perf_counter
 from typing import Any
 
-from harness import estimates, stats
+from harness import audits, estimates, stats
+from harness.audits import Evidence
 from harness.engine.context import Context, Outcome, grouped
 from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.engine.verification import Verification, worst_of
+from harness.parity import Observation
 from harness.plan import Trial
-from harness.store import SAMPLE_COLUMNS
+from harness.samples import SAMPLE_COLUMNS
 
 
 @dataclass
@@ -29,13 +31,20 @@ class _Found:
     instances: list[dict[str, Any]] = field(default_factory=list)
     checks: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)  # table, moment
     medians: dict[estimates.Key, float] = field(default_factory=dict)  # of the compute boundary, in seconds
+    evidence: list[Evidence] = field(default_factory=list)  # one an instance
+    audits: list[dict[str, Any]] = field(default_factory=list)
 
     def checked(self, process: int) -> dict[str, list[dict[str, Any]]]:
-        """The rows of the parity and gradients tables."""
+        """The rows of the parity, gradients and audits tables."""
         tables: dict[str, list[dict[str, Any]]] = {"parity": [], "gradients": []}
         for (table, _), rows in self.checks.items():
             tables[table].extend({"process": process, **row} for row in rows)
-        return tables
+        return tables | {"audits": [{"process": process, **row} for row in self.audits]}
+
+    def ratios(self) -> list[float]:
+        """Of every instance, how long a repeated input took, over a fresh one."""
+        found = [audits.repeats_ratio(own) for own in self.evidence]
+        return [ratio for ratio in found if ratio is not None]
 
 
 class _TryAgain(Exception):
@@ -55,6 +64,7 @@ class Measurement:
         self._timed: set[str] = set()  # trials of which there are samples
         self._process = 0
         self._spent: dict[str, float] = {}  # seconds that a resumed run has measured already, by task
+        self._ratios: dict[str, list[float]] = {}  # repeated over fresh latency of the instances so far, by trial
         self._alone: set[str] = set()  # sessions that failed a check beside others
 
     def measure_all(self) -> None:
@@ -188,6 +198,7 @@ class Measurement:
         self._timed.update(trial.id for trial in timed)
         for trial in timed:
             self._medians[trial.id] |= found[trial.id].medians
+            self._ratios.setdefault(trial.id, []).extend(found[trial.id].ratios())
         return []
 
     def _groups(self, trials: list[Trial]) -> list[list[Trial]]:
@@ -224,13 +235,18 @@ class Measurement:
             self._sample(worker, points, at, found)
         for group in grouped(points, lambda t: t.session):
             self._verify(worker, group, at, "after", found, is_alone)
+        self._audit([t for t in points if self._outcomes[t.id].status == "ok"], at, found, is_alone)
         sound = [trial for trial in points if self._outcomes[trial.id].status == "ok"]
-        if sound and at[2] == self._latency.instances and (outcome := self._verification.unrest(worker)):
-            if not is_alone:  # whose work goes on cannot be told
-                self._alone.update(group[0].session for group in groups)
-                raise _TryAgain
-            for trial in sound:
-                self._end(trial, outcome)
+        if not sound or at[2] < self._latency.instances:
+            return
+        outcome, row = self._verification.unrest(worker)
+        if outcome and not is_alone:  # whose work goes on cannot be told
+            self._alone.update(group[0].session for group in groups)
+            raise _TryAgain
+        for trial in sound:
+            found[trial.id].audits.append(row)
+            if outcome:
+                self._end(trial, outcome, **found[trial.id].checked(at[1]))
 
     def _verify(
         self,
@@ -268,7 +284,7 @@ class Measurement:
         try:
             outcome, rows = self._verification.check(worker, group[0], moment)
             if outcome.status == "ok" and (instance, moment) == (1, "before"):
-                outcome = self._verification.unrest(worker) or outcome
+                outcome = self._verification.unrest(worker)[0] or outcome
             settle(group, "parity", outcome, rows)
             blamed = steps  # what fails from here on is the training step's alone
             if steps and outcome.status == "ok" and (moment == "after" or instance == 1):
@@ -279,6 +295,22 @@ class Measurement:
             if not failure.alive:
                 raise _TryAgain from failure  # the guilty trials' outcome now says so
 
+    def _audit(self, trials: list[Trial], at: estimates.Key, found: dict[str, _Found], is_alone: bool) -> None:
+        """Judge what was seen beside the calls that this process has timed so far.
+
+        Raises:
+            _TryAgain: an audit failed beside other sessions.
+        """
+        for trial in trials:
+            own = found[trial.id]
+            ratios = [*self._ratios.get(trial.id, []), *own.ratios()]
+            outcome, own.audits = self._verification.audit(trial, own.evidence, ratios)
+            if outcome.status != "ok":
+                if not is_alone:
+                    self._alone.add(trial.session)
+                    raise _TryAgain
+                self._end(trial, outcome, **own.checked(at[1]))
+
     def _sample(self, worker: WorkerProcess, trials: list[Trial], at: estimates.Key, found: dict[str, _Found]) -> None:
         """Time the open sessions and add the rows of the samples and instances tables to what was found."""
         slice_, process, instance = at
@@ -287,20 +319,25 @@ class Measurement:
         ]
         latency = self._latency
         limit = self._context.seconds * len(trials)
-        seed = 1000 * slice_ + instance
+        seed, asked = 1000 * slice_ + instance, perf_counter()
         reply = worker.ask("sample", limit, points=points, calls=latency.calls, budget=latency.seconds, seed=seed)
-        counted: dict[str, list[float]] = {}
-        if any(row[0] >= len(trials) for rows in reply.values() for row in rows):
+        waited = perf_counter() - asked
+        is_whole = len(reply["evidence"]) == len(trials)
+        if not is_whole or any(row[0] >= len(trials) for name in ("samples", "warmup") for row in reply[name]):
             raise WorkerFailure("failed", "the worker's reply cannot be read: it is of other trials", alive=False)
+        for trial, seen in zip(trials, reply["evidence"], strict=True):
+            outputs = [Observation(**row) for row in seen["outputs"]]
+            found[trial.id].evidence.append(Evidence(**seen | {"outputs": outputs, "engine_s": waited}))
+        counted: dict[str, list[float]] = {}
         for index, boundary, block, turn, call, start_s, elapsed_s, is_disturbed in reply["samples"]:
             row = [*at, boundary, block, turn, call, f"{start_s:.6f}", elapsed_s]
-            trial = trials[index].id
-            found[trial].samples.append([*row, "" if is_disturbed is None else int(is_disturbed)])
+            name = trials[index].id
+            found[name].samples.append([*row, "" if is_disturbed is None else int(is_disturbed)])
             if boundary == "compute" and call > 0:
-                counted.setdefault(trial, []).append(elapsed_s)
-        for trial, elapsed in counted.items():
+                counted.setdefault(name, []).append(elapsed_s)
+        for name, elapsed in counted.items():
             if (median := statistics.median(elapsed)) > 0:
-                found[trial].medians[at] = median
+                found[name].medians[at] = median
         for index, calls, is_steady in reply["warmup"]:
             settled = {"slice": slice_, "process": process, "instance": instance}
             settled |= {"warmup_calls": calls, "is_steady": is_steady}

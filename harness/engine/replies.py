@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from harness.audits import Evidence
 from harness.engine.noise import Noise
 from harness.gradients import GradientCheck
 from harness.parity import Observation
@@ -72,6 +73,7 @@ class Samples:
 
     samples: list[tuple[Count, Literal["compute", "end-to-end"], Count, Count, Count, Finite, Finite, bool | None]]
     warmup: list[tuple[Count, Count, bool]]
+    evidence: list[Evidence]
 
 
 @dataclass(frozen=True, kw_only=True)

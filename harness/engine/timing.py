@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import cycle
+from statistics import median
 from time import perf_counter_ns, time_ns
 from typing import Any
 
 import numpy as np
 
-from harness.contract import Inputs, LayerSize, Session, Split, Trainer
-from harness.engine.noise import Disturbance, disturbed
+from harness.contract import Inputs, LayerSize, Outputs, Session, Split, Trainer
+from harness.engine.noise import Disturbance, NoiseRecord, disturbed
 
 Clock = Callable[[], int]
 BOUNDARIES = ("compute", "end-to-end")
@@ -22,21 +24,30 @@ WARMUP_CALLS = (10, 100)  # at least, at most
 TREND_CALLS = 10  # the last calls of a warm-up among which there may be no trend
 TREND_Z = 1.96  # two-sided 5 % of the standard normal distribution
 FEWEST_CALLS = 10
-DISTINCT_INPUTS = 8
+DISTINCT_INPUTS = 4096
+DISTINCT_BATCHES = 8
+KEPT_OUTPUTS = 2  # of each subject and boundary
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to time: what happens before, in and after the clock, and the inputs it cycles through.
+    """Something to time: what makes an input, and what happens before, in and after the clock.
 
     `compute` times `run` alone; `end-to-end` times `prepare`, `run` and `fetch` together.
+
+    Attributes:
+        key: its name.
+        make: gives the input of a call, outside every window: of a session one that was never there before.
+        prepare, run, fetch: see `harness.Session`.
+        is_session: `fetch` gives outputs that follow from the input alone, so they can be audited.
     """
 
     key: str
+    make: Callable[[], Any]
     prepare: Callable[[Any], Any]
     run: Callable[[Any], Any]
     fetch: Callable[[Any], Any]
-    inputs: Sequence[Any]
+    is_session: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,21 @@ class Sample:
     disturbed: bool | None
 
 
+@dataclass(slots=True)
+class Witness:
+    """What was seen beside the calls of one subject; see `harness.audits`.
+
+    Attributes:
+        kept: of some counted calls: the input as it was made, the same input afterwards, and the outputs.
+        around_s: of every counted call at the compute boundary, what prepare and fetch took around it, in seconds.
+        repeated_s: the counted calls of a turn that gets one input again and again, in seconds.
+    """
+
+    kept: list[tuple[Inputs, Inputs, Any]] = field(default_factory=list)
+    around_s: list[float] = field(default_factory=list)
+    repeated_s: list[float] = field(default_factory=list)
+
+
 @dataclass(frozen=True, slots=True)
 class WarmUp:
     """How one subject was warmed up.
@@ -79,23 +105,43 @@ class WarmUp:
     is_steady: bool
 
 
+class FreshInputs:
+    """Standard normal inputs of one shape, none twice: windows of one pool of random numbers, in random order.
+
+    Args:
+        shape: (B, T, I).
+        dtype: of the inputs.
+        seed: of the numbers and the order.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], dtype: str, seed: int) -> None:
+        rng = np.random.default_rng([seed, *shape[:2]])
+        self._shape, self._size = shape, math.prod(shape)
+        self._pool = rng.standard_normal(self._size + DISTINCT_INPUTS).astype(dtype)
+        self._starts = cycle(rng.permutation(DISTINCT_INPUTS).tolist())
+
+    def __call__(self) -> Inputs:
+        """The next input."""
+        start = next(self._starts)
+        return Inputs(self._pool[start : start + self._size].reshape(self._shape).copy())
+
+
 def session_subject(
     key: str, session: Session, batch: int, time: int, size: LayerSize, dtype: str, seed: int
 ) -> Subject:
     """A forward pass from no state, over distinct standard normal inputs of one shape (B, T, I)."""
-    rng = np.random.default_rng([seed, batch, time])
-    inputs = [Inputs(rng.standard_normal((batch, time, size.input_size)).astype(dtype)) for _ in range(DISTINCT_INPUTS)]
-    return Subject(key, session.prepare, session.run, session.fetch, inputs)
+    make = FreshInputs((batch, time, size.input_size), dtype, seed)
+    return Subject(key, make, session.prepare, session.run, session.fetch, is_session=True)
 
 
 def trainer_subject(key: str, trainer: Trainer, batches: Sequence[Split]) -> Subject:
     """A training step: forward, backward and optimiser. Nothing is fetched."""
-    return Subject(key, trainer.prepare, trainer.step, lambda loss: loss, list(batches))
+    return Subject(key, cycle(batches).__next__, trainer.prepare, trainer.step, _nothing)
 
 
 def empty_subject(key: str) -> Subject:
     """A call that does nothing: what it reads is the harness's own overhead."""
-    return Subject(key, _nothing, _nothing, _nothing, [None])
+    return Subject(key, lambda: None, _nothing, _nothing, _nothing)
 
 
 def canary_subject(key: str) -> Subject:
@@ -108,7 +154,7 @@ def canary_subject(key: str) -> Subject:
             np.add(values, 0.001, out=values)
         return values
 
-    return Subject(key, np.copy, run, _nothing, [start])
+    return Subject(key, lambda: start, np.copy, run, _nothing)
 
 
 def _nothing(value: Any) -> Any:
@@ -122,8 +168,8 @@ def sample(
     seed: int,
     boundaries: Sequence[str] = BOUNDARIES,
     clock: Clock = perf_counter_ns,
-) -> tuple[list[Sample], list[WarmUp]]:
-    """Warm every subject up, then let all take turns in a new random order each block.
+) -> tuple[list[Sample], list[WarmUp], dict[str, Witness]]:
+    """Warm every subject up, then let all take turns in a new random order each block; what was seen beside by key.
 
     A subject and boundary leaves when it has `calls` samples, or at least 10 and has measured for `seconds`.
     Garbage is collected before each block and never while a clock runs.
@@ -139,10 +185,15 @@ def sample(
     rng = np.random.default_rng(seed)
     warm_ups = [warm_up(subject, seconds, clock) for subject in subjects]
     gc.freeze()  # what is there by now stays; collecting between blocks need not look at it again
+    witnesses = {subject.key: Witness() for subject in subjects}
     try:
-        return _take_turns(subjects, calls, seconds, rng, boundaries, clock), warm_ups
+        samples = _take_turns(subjects, calls, seconds, rng, boundaries, clock, witnesses)
+        sessions = [subject for subject in subjects if subject.is_session]
+        for index in rng.permutation(len(sessions)) if boundaries else ():
+            witnesses[sessions[index].key].repeated_s = _repeat(sessions[index], clock)
     finally:
         gc.unfreeze()
+    return samples, warm_ups, witnesses
 
 
 def _take_turns(
@@ -152,9 +203,11 @@ def _take_turns(
     rng: np.random.Generator,
     boundaries: Sequence[str],
     clock: Clock,
+    witnesses: Mapping[str, Witness],
 ) -> list[Sample]:
     open_turns = [(subject, boundary) for subject in subjects for boundary in boundaries]
     taken: dict[tuple[str, str], list[float]] = {(s.key, boundary): [] for s, boundary in open_turns}
+    kept = {pair: _kept_calls(calls, rng) for pair in taken}  # a session cannot know which
     samples: list[Sample] = []
     unix_ns = time_ns() - clock()  # what to add to the clock
     block = 0
@@ -163,11 +216,13 @@ def _take_turns(
             with _no_garbage_collection():
                 for turn, index in enumerate(rng.permutation(len(open_turns))):
                     subject, boundary = open_turns[index]
-                    wanted = 1 + min(TURN_CALLS, calls - len(taken[subject.key, boundary]))
+                    of = subject.key, boundary
+                    wanted = 1 + min(TURN_CALLS, calls - len(taken[of]))
                     begin, before = clock(), disturbance.read()
-                    timed = _turn(subject, boundary, wanted, len(samples), clock)
+                    watched = [call in kept[of] and subject.is_session for call in range(len(taken[of]), calls)]
+                    timed = _turn(subject, boundary, [False, *watched][:wanted], witnesses[subject.key], clock)
                     is_disturbed = disturbed(before, disturbance.read(), (clock() - begin) / 1e9)
-                    taken[subject.key, boundary] += [elapsed for _, elapsed in timed[1:]]
+                    taken[of] += [elapsed for _, elapsed in timed[1:]]
                     samples += [
                         Sample(
                             subject.key,
@@ -186,28 +241,59 @@ def _take_turns(
     return samples
 
 
-def _turn(subject: Subject, boundary: str, calls: int, first_input: int, clock: Clock) -> list[tuple[int, int]]:
-    """The start and the duration of consecutive calls, in nanoseconds of the clock."""
+def _kept_calls(calls: int, rng: np.random.Generator) -> set[int]:
+    """Which counted calls' outputs are kept: half of them among those that are always made."""
+    half = KEPT_OUTPUTS // 2
+    return {*rng.integers(min(FEWEST_CALLS, calls), size=half), *rng.integers(calls, size=KEPT_OUTPUTS - half)}
+
+
+def _turn(
+    subject: Subject, boundary: str, watched: Sequence[bool], witness: Witness, clock: Clock
+) -> list[tuple[int, int]]:
+    """The start and the duration of consecutive calls, in nanoseconds of the clock; watched calls are kept."""
     timed_call = _compute if boundary == "compute" else _end_to_end
-    inputs = subject.inputs
-    return [timed_call(subject, inputs[(first_input + call) % len(inputs)], clock) for call in range(calls)]
+    timed: list[tuple[int, int]] = []
+    for is_watched in watched:
+        item = subject.make()
+        before = replace(item, x=item.x.copy()) if is_watched else None
+        start, elapsed, around, outputs = timed_call(subject, item, clock)
+        if timed and boundary == "compute":
+            witness.around_s.append(around / 1e9)
+        timed.append((start, elapsed))
+        if before is not None:
+            witness.kept.append((before, item, _copy(outputs)))
+    return timed
 
 
-def _compute(subject: Subject, item: Any, clock: Clock) -> tuple[int, int]:
+def _repeat(subject: Subject, clock: Clock) -> list[float]:
+    item = subject.make()
+    with _no_garbage_collection():
+        return [_compute(subject, item, clock)[1] / 1e9 for _ in range(1 + TURN_CALLS)][1:]
+
+
+def _compute(subject: Subject, item: Any, clock: Clock) -> tuple[int, int, int, Any]:
+    began = clock()
     prepared = subject.prepare(item)
     run = subject.run
     start = clock()
     raw = run(prepared)
     elapsed = clock() - start
-    subject.fetch(raw)
-    return start, elapsed
+    outputs = subject.fetch(raw)
+    return start, elapsed, clock() - began - elapsed, outputs
 
 
-def _end_to_end(subject: Subject, item: Any, clock: Clock) -> tuple[int, int]:
+def _end_to_end(subject: Subject, item: Any, clock: Clock) -> tuple[int, int, int, Any]:
     prepare, run, fetch = subject.prepare, subject.run, subject.fetch
     start = clock()
-    fetch(run(prepare(item)))
-    return start, clock() - start
+    outputs = fetch(run(prepare(item)))
+    return start, clock() - start, 0, outputs
+
+
+def _copy(outputs: Any) -> Any:
+    """Outputs that nothing writes to any more; what is none stays, for the audit to tell."""
+    if not isinstance(outputs, Outputs):
+        return outputs
+    return Outputs(np.array(outputs.y), tuple(np.array(part) for part in outputs.state))
 
 
 def warm_up(subject: Subject, seconds: float, clock: Clock = perf_counter_ns) -> WarmUp:
@@ -218,7 +304,7 @@ def warm_up(subject: Subject, seconds: float, clock: Clock = perf_counter_ns) ->
     fewest, most = WARMUP_CALLS
     elapsed: list[int] = []
     while len(elapsed) < fewest or (len(elapsed) < most and sum(elapsed) < seconds * 1e9):
-        elapsed.append(_compute(subject, subject.inputs[len(elapsed) % len(subject.inputs)], clock)[1])
+        elapsed.append(_compute(subject, subject.make(), clock)[1])
         if len(elapsed) >= TREND_CALLS and len(elapsed) % 5 == 0 and not has_trend(elapsed[-TREND_CALLS:]):
             return WarmUp(subject.key, len(elapsed), True)
     return WarmUp(subject.key, len(elapsed), False)
@@ -250,3 +336,42 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+class Timing:
+    """What one process timed besides the variants, and the noise around it."""
+
+    def __init__(self) -> None:
+        self._started_s = time_ns() / 1e9
+        self._noise = NoiseRecord()
+        self._noise.__enter__()
+        self._elapsed: dict[tuple[str, str], list[float]] = {}
+        self._blocks = 0
+        self._calls = self._disturbed = 0
+
+    def add(self, samples: list[Sample]) -> None:
+        """Keep what canary and empty calls took, and count what was disturbed."""
+        for sample in samples:
+            self._calls += 1
+            self._disturbed += bool(sample.disturbed)
+            if sample.call > 0 and not sample.key.isdecimal():
+                self._elapsed.setdefault((sample.key, sample.boundary), []).append(sample.elapsed_s)
+        self._blocks += 1 + max((sample.block for sample in samples), default=-1)
+
+    def finish(self) -> dict[str, Any]:
+        """The columns of the processes table that the worker knows."""
+        self._noise.__exit__(None, None, None)
+
+        def middle(key: str, boundary: str) -> float | None:
+            found = self._elapsed.get((key, boundary))
+            return median(found) if found else None
+
+        return {
+            "started_s": self._started_s,
+            "seconds": time_ns() / 1e9 - self._started_s,
+            "canary_s": middle("canary", "compute"),
+            "overhead_s": middle("empty", "compute"),
+            "overhead_end_to_end_s": middle("empty", "end-to-end"),
+            "disturbed_share": self._disturbed / self._calls if self._calls else None,
+            **self._noise.row(own_collections=self._blocks),
+        }

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from harness import audits
 from harness.architectures import BUILT_IN
+from harness.audits import Evidence
 from harness.contract import LayerSize
 from harness.engine.context import Context, Outcome, grouped
 from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.gradients import GradientCheck, judge_gradients
 from harness.parity import EQUATIONS, Observation, judge
 from harness.plan import Trial, Variant
-
-RESTING_CORES = 0.2  # what an idle worker may use
 
 
 class Verification:
@@ -85,13 +86,29 @@ class Verification:
         reason = judge_gradients([GradientCheck(**row) for row in rows])
         return Outcome("wrong", reason) if reason else Outcome(), rows
 
-    def unrest(self, worker: WorkerProcess) -> Outcome | None:
-        """What is wrong with a worker that should be idle: work that goes on after a call has returned."""
-        busy: float = worker.ask("idle", self._context.seconds)["busy_cores"]
-        if busy < RESTING_CORES:
-            return None
-        text = f"{busy:.2f} cores are busy after its calls have returned; a call must return when its work is finished"
-        return Outcome("failed", text)
+    def unrest(self, worker: WorkerProcess) -> tuple[Outcome | None, dict[str, Any]]:
+        """What is wrong with a worker that should be idle, work that goes on after a call has returned, if it does.
+
+        Also gives the row of the audits table.
+        """
+        finding = audits.rest(worker.ask("idle", self._context.seconds)["busy_cores"])
+        return Outcome("failed", finding.problem) if finding.problem else None, asdict(finding)
+
+    def audit(
+        self, trial: Trial, evidence: Sequence[Evidence], ratios: Sequence[float]
+    ) -> tuple[Outcome, list[dict[str, Any]]]:
+        """Judge what was seen beside the timed calls of a trial; see `harness.audits.examine`.
+
+        Returns:
+            the outcome, `ok` or `wrong`, and the rows of the audits table.
+        """
+        found = self._yardsticks[trial.architecture, trial.size]
+        if isinstance(found, WorkerFailure):
+            raise found
+        findings = audits.examine(evidence, ratios, found[1], trial.dtype)
+        failed = next((finding for finding in findings if finding.problem), None)
+        outcome = Outcome("wrong", f"audit {failed.audit}: {failed.problem}") if failed else Outcome()
+        return outcome, [asdict(finding) for finding in findings]
 
     def _check_variant(self, trials: list[Trial]) -> None:
         for trial in trials:
@@ -100,7 +117,7 @@ class Verification:
                 with self._context.worker([trial.variant]) as worker:
                     outcome, rows = self.check(worker, trial, "first")
                     if outcome.status == "ok":
-                        outcome = self.unrest(worker) or outcome
+                        outcome = self.unrest(worker)[0] or outcome
             except WorkerFailure as failure:
                 outcome = self._context.failed(failure)
             self.outcomes[trial.variant, trial.task] = outcome

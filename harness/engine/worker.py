@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter_ns  # bound before any plugin is imported
 from typing import IO, TYPE_CHECKING, Any
 
 from harness.engine.process_state import ProcessState
@@ -31,9 +32,10 @@ from harness.engine.process_state import ProcessState
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from harness.audits import Evidence
     from harness.catalog import Catalog, Plugin
     from harness.contract import Data, Model, Runtime, Session, SessionOptions, Trainer
-    from harness.engine.timing import Sample
+    from harness.engine.timing import Sample, Timing, Witness
 
 # bound here, for a plugin may replace what json and its classes have
 HEADER, ENCODE, DECODE = struct.Struct("!I"), json.JSONEncoder().encode, json.JSONDecoder().decode
@@ -90,6 +92,7 @@ class Worker:
         self._ballast: deque[bytearray] = deque(maxlen=64)
         self._random = random.Random()  # not everybody's: a plugin may seed that
         self._timing: Timing | None = None
+        self._peaks: dict[str, float] = {}  # FLOP/s of a matrix product, by dtype
 
     @cached_property
     def _catalog(self) -> Catalog:
@@ -259,28 +262,63 @@ class Worker:
 
     def start_timing(self) -> dict[str, Any]:
         """Begin the record of what happens on the machine; `finish_timing` gives it."""
+        from harness.engine.timing import Timing
+
         self._timing = Timing()
         return {}
 
     def sample(
         self, points: list[dict[str, Any]], calls: int, budget: float, seed: int, boundaries: list[str] | None = None
-    ) -> dict[str, list[list[Any]]]:
+    ) -> dict[str, Any]:
         """Time open sessions: a point is a session's key, a scenario, a batch, a time and a task.
 
         A row of `samples` is the point's index and then the fields of `timing.Sample`; a row of `warmup` the index and
-        the fields of `timing.WarmUp`. The harness's own canary and a call that does nothing take part in every block.
+        the fields of `timing.WarmUp`; `evidence` has one `audits.Evidence` a point. The harness's own canary and a call
+        that does nothing take part in every block.
         """
         from harness.engine import timing
 
+        began = perf_counter_ns()
         subjects = [self._subject(name=str(index), seed=seed, **point) for index, point in enumerate(points)]
         subjects += [timing.canary_subject("canary"), timing.empty_subject("empty")]
-        samples, warm_ups = timing.sample(subjects, calls, budget, seed, boundaries or timing.BOUNDARIES)
+        samples, warm_ups, witnesses = timing.sample(
+            subjects, calls, budget, seed, boundaries or timing.BOUNDARIES, perf_counter_ns
+        )
         if self._timing:
             self._timing.add(samples)
+        evidence = [
+            asdict(self._evidence(point, [s for s in samples if s.key == str(index)], witnesses[str(index)]))
+            for index, point in enumerate(points)
+        ]
+        worker_s = (perf_counter_ns() - began) / 1e9
         return {
-            name: [[int(key), *rest] for key, *rest in (asdict(row).values() for row in rows) if key.isdecimal()]
-            for name, rows in (("samples", samples), ("warmup", warm_ups))
+            "evidence": [own | {"worker_s": worker_s} for own in evidence],
+            **{
+                name: [[int(key), *rest] for key, *rest in (asdict(row).values() for row in rows) if key.isdecimal()]
+                for name, rows in (("samples", samples), ("warmup", warm_ups))
+            },
         }
+
+    def _evidence(self, point: dict[str, Any], samples: list[Sample], witness: Witness) -> Evidence:
+        """What was seen beside a point's calls; its kept outputs are held against the oracle here, after timing."""
+        from harness.audits import Evidence
+        from harness.engine.audit import flops_of, peak_flops_per_s, witnessed
+
+        _, (model, _, options, weights) = self._open[point["key"]]
+        counted = [s.elapsed_s for s in samples if s.boundary == "compute" and s.call > 0]
+        if options.device == "cpu" and options.dtype not in self._peaks:
+            self._peaks[options.dtype] = peak_flops_per_s(options.dtype)
+        outputs, changed, moved = witnessed(witness, model.architecture, weights, options)
+        return Evidence(
+            compute_s=statistics.median(counted) if counted else 0.0,
+            around_s=statistics.median(witness.around_s) if witness.around_s else 0.0,
+            moved_bytes=moved,
+            flops=flops_of(weights, point["batch"], point["time"]),
+            peak_flops_per_s=self._peaks.get(options.dtype),
+            repeated_s=statistics.median(witness.repeated_s) if witness.repeated_s else None,
+            outputs=outputs,
+            changed_inputs=changed,
+        )
 
     def finish_timing(self) -> dict[str, Any]:
         """What happened on the machine since `start_timing`, and what canary and empty calls took meanwhile."""
@@ -333,7 +371,7 @@ class Worker:
         recipe = replace(spec.recipe, hidden_size=options.size.hidden_size, num_layers=options.size.num_layers)
         head = {name: array.astype(options.dtype) for name, array in head.items()}
         trainer = self._trainers[key] = runtime.open_trainer(model, weights | head, spec.kind, recipe, options)
-        batches = accuracy.training_batches(spec, seed, timing.DISTINCT_INPUTS, options.dtype)
+        batches = accuracy.training_batches(spec, seed, timing.DISTINCT_BATCHES, options.dtype)
         return timing.trainer_subject(name, trainer, batches)
 
     def _variant(
@@ -355,47 +393,6 @@ class Worker:
         if (task, data_dir) not in self._data:
             self._data[task, data_dir] = self._catalog.task(task).load(Path(data_dir) if data_dir else None)
         return self._data[task, data_dir]
-
-
-class Timing:
-    """What one process timed besides the variants, and the noise around it."""
-
-    def __init__(self) -> None:
-        from harness.engine.noise import NoiseRecord
-
-        self._started_s = time.time()
-        self._noise = NoiseRecord()
-        self._noise.__enter__()
-        self._elapsed: dict[tuple[str, str], list[float]] = {}
-        self._blocks = 0
-        self._calls = self._disturbed = 0
-
-    def add(self, samples: list[Sample]) -> None:
-        """Keep what canary and empty calls took, and count what was disturbed."""
-        for sample in samples:
-            self._calls += 1
-            self._disturbed += bool(sample.disturbed)
-            if sample.call > 0 and not sample.key.isdecimal():
-                self._elapsed.setdefault((sample.key, sample.boundary), []).append(sample.elapsed_s)
-        self._blocks += 1 + max((sample.block for sample in samples), default=-1)
-
-    def finish(self) -> dict[str, Any]:
-        """The columns of the processes table that the worker knows."""
-        self._noise.__exit__(None, None, None)
-
-        def median(key: str, boundary: str) -> float | None:
-            found = self._elapsed.get((key, boundary))
-            return statistics.median(found) if found else None
-
-        return {
-            "started_s": self._started_s,
-            "seconds": time.time() - self._started_s,
-            "canary_s": median("canary", "compute"),
-            "overhead_s": median("empty", "compute"),
-            "overhead_end_to_end_s": median("empty", "end-to-end"),
-            "disturbed_share": self._disturbed / self._calls if self._calls else None,
-            **self._noise.row(own_collections=self._blocks),
-        }
 
 
 def parity_cases(shapes: list[tuple[int, int]]) -> list[Any]:
