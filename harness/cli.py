@@ -77,7 +77,7 @@ def main() -> None:
     """Parity, accuracy and latency of recurrent models on every runtime, in one table that can be trusted.
 
     \b
-      harness run              every installed variant on scikit-learn's digits, in under 3 minutes
+      harness run              every installed variant on scikit-learn's digits, in some 4 minutes
       harness run tutorial     the four LSTMs and their ONNX variants on MNIST
       harness list             what is installed, and what failed to load and why
       harness calibrate        how small a difference this machine lets one see

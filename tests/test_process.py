@@ -753,7 +753,9 @@ def test_a_row_of_samples_is_its_points_index_and_then_the_columns_of_the_sample
     assert [row["index"] for row in warm] == [0, 1, 2]
     assert all(10 <= row["warmup_calls"] <= 100 and row["is_steady"] in (True, False) for row in warm)
     runs = Counter(shape for what, shape in diary() if what == "run")
-    assert list(runs.values()) == [row["warmup_calls"] + 2 * 2 * 6 for row in warm]
+    repeats = 6
+    assert list(runs.values()) == [row["warmup_calls"] + 2 * 2 * 6 + repeats for row in warm]
+    assert [len(own["outputs"]) > 0 and own["repeated_s"] > 0 for own in reply["evidence"]] == [True] * 3
 
 
 @pytest.mark.parametrize("boundaries", [["compute"], ["end-to-end"], ["compute", "end-to-end"], None])
@@ -788,12 +790,20 @@ def test_a_process_tells_the_median_of_what_was_counted_of_canary_and_empty_call
         values = [(key, boundary, 0, 5000.0) for key, boundary, _ in given]  # call 0 follows another's turn
         values += [(key, boundary, call, value + call) for key, boundary, value in given for call in (1, 2, 9)]
         made = [timing.Sample(k, b, 6, 0, call, 1e9, value, call == 9) for k, b, call, value in values]
-        return made, [timing.WarmUp("canary", 10, True), timing.WarmUp("empty", 10, True)]
+        return made, [timing.WarmUp("canary", 10, True), timing.WarmUp("empty", 10, True)], {}
 
     monkeypatch.setattr(timing, "sample", sample)
     monkeypatch.setattr("harness.engine.noise.gc_collections", iter([100, 200]).__next__)
     here.start_timing()
-    assert here.sample([], 10, 60.0, 1) == here.sample([], 10, 60.0, 2) == {"samples": [], "warmup": []}
+    assert (
+        here.sample([], 10, 60.0, 1)
+        == here.sample([], 10, 60.0, 2)
+        == {
+            "samples": [],
+            "warmup": [],
+            "evidence": [],
+        }
+    )
     told = here.finish_timing()
     assert (told["canary_s"], told["overhead_s"], told["overhead_end_to_end_s"]) == (102.0, 3.0, 4.0)
     assert told["disturbed_share"] == 0.25  # of all calls

@@ -96,7 +96,7 @@ def _ask(
                     if not failure.alive:
                         break
             else:
-                outcomes["idle"] = Verification(context).unrest(worker) or Outcome()
+                outcomes["idle"] = Verification(context).unrest(worker)[0] or Outcome()
     except WorkerFailure as failure:
         outcomes[rule] = context.failed(failure)
     return _together(outcomes)
