@@ -27,9 +27,10 @@ AUDITS = {
 }
 OUTPUTS_FACTOR = 4.0  # times parity's limit: rounding differs between inputs, and what is meant to be found is gross
 FREE_SECONDS = 50e-6  # what prepare and fetch may take in any case
+DEVICE_SECONDS = 500e-6  # the same where arrays go to a device and back, and each way is waited for
 COPIED_BYTES_PER_S = 1e9  # and what moving a call's arrays may take besides
 AROUND_SHARE = 0.5  # or else this share of the call itself
-LEAST_RATIO = 0.8  # of a repeated input's latency to a fresh one's
+LEAST_RATIO = 0.5  # of a repeated input's latency to a fresh one's, whose arrays the caches know less well
 REPEATS_CONFIDENCE = 0.999  # one-sided: hundreds of trials are audited in a run, and none of them wrongly failed
 BOUND_FACTOR = 4.0  # NumPy's matrix product is not the best there is
 CLOCK_SHARE, CLOCK_SECONDS = 0.5, 0.5  # of the engine's time that the worker must have counted, but for so much: an
@@ -91,7 +92,7 @@ def examine(
 
     Args:
         evidence: one a timed instance of a process, at least one.
-        ratios: repeated over fresh latency of every instance of the trial so far, in any process.
+        ratios: repeated over fresh latency of every instance of the trial so far, in any process; asked once a process.
         yardstick: what parity was judged by.
         dtype: the session's.
     """
@@ -145,7 +146,8 @@ def _inputs(evidence: Sequence[Evidence]) -> Finding | None:
 def _fetch(evidence: Sequence[Evidence]) -> Finding:
     around, compute = median(own.around_s for own in evidence), median(own.compute_s for own in evidence)
     moved = max(own.moved_bytes for own in evidence)
-    allowed = max(AROUND_SHARE * compute, FREE_SECONDS + moved / COPIED_BYTES_PER_S)
+    free = DEVICE_SECONDS if any(own.peak_flops_per_s is None for own in evidence) else FREE_SECONDS
+    allowed = max(AROUND_SHARE * compute, free + moved / COPIED_BYTES_PER_S)
     text = f"prepare and fetch take {around:.2g} s around a call of {compute:.2g} s; the work belongs into run"
     return Finding("fetch", around, allowed, text if around > allowed else "")
 

@@ -36,7 +36,8 @@ STATUSES = {
     "wrong": "parity failed: it does not compute what its architecture says, so its latency is withheld; "
     "for a training step, its gradients are wrong; or an audit of the timed calls failed",
     "unsupported": "the runtime says it cannot do this, with its reason",
-    "failed": "an exception, with its type, message and last frames; or more output than `worker_output_mib`",
+    "failed": "an exception, with its type, message and last frames; more output than `worker_output_mib`; or work "
+    "that goes on after a call has returned",
     "crashed": "the worker process died, with the signal or exit code",
     "timed-out": "took longer than `trial_seconds`",
     "out-of-memory": "held more memory than `worker_memory_gib`, or could get no more",

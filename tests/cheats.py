@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from strangers import PlainLayer, PlainRuntime, PlainSession
@@ -71,6 +71,31 @@ class RemembersObjects(Remembers):
 
     def key(self, inputs: Inputs) -> Any:
         return id(inputs.x)
+
+
+class RemembersForAll(Remembers):
+    """Shares what it remembers with every other session in its process."""
+
+    everybodys: ClassVar[dict[Any, Outputs]] = {}
+
+    def __init__(self, layer: PlainLayer, weights: Mapping[str, FloatArray]) -> None:
+        super().__init__(layer, weights)
+        self._answers = self.everybodys
+
+
+class ComputesWhenConverted(Cheat):
+    """Gives what becomes an array, and works for it, when somebody asks for one."""
+
+    def timed(self, inputs: Inputs) -> Outputs:
+        right = self.right
+
+        class Later:
+            def __array__(self, *_: Any, **__: Any) -> Any:
+                return right(inputs).y
+
+        later: Any = Later()
+        zeros = np.zeros((1, len(inputs.x), self._weights["weight_hh_l0"].shape[1]), inputs.x.dtype)
+        return Outputs(later, (zeros, zeros))
 
 
 class Lazy(PlainSession):

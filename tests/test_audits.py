@@ -118,21 +118,27 @@ def test_what_lies_around_a_call_may_not_be_the_call(
     assert found(evidence)["fetch"].allowed >= FREE_SECONDS
 
 
+def test_where_arrays_go_to_a_device_more_time_is_free() -> None:
+    on_device = replace(HONEST, compute_s=100e-6, around_s=150e-6, moved_bytes=0, peak_flops_per_s=None)
+    assert failed(on_device) == set()
+    assert failed(replace(on_device, around_s=600e-6)) == {"fetch"}
+
+
 def test_a_repeated_input_that_is_surely_faster_fails() -> None:
     assert failed(HONEST, ratios=(0.05, 0.06, 0.05, 0.055)) == {"repeats"}
     assert failed(HONEST, ratios=(0.01, 0.012, 0.01)) == {"repeats"}
 
 
-@pytest.mark.parametrize("ratios", [(0.01,), (), (0.01, 0.012), (0.7, 1.1, 0.75), (0.85, 0.85, 0.85), (3.0, 3.1)])
+@pytest.mark.parametrize("ratios", [(0.01,), (), (0.01, 0.012), (0.4, 1.1, 0.45), (0.6, 0.6, 0.6), (3.0, 3.1)])
 def test_a_repeated_input_that_may_not_be_much_faster_passes(ratios: tuple[float, ...]) -> None:
     assert failed(HONEST, ratios=ratios) == set()
 
 
 @pytest.mark.slow
 def test_of_honest_repeats_hardly_one_in_a_thousand_fails_however_noisy() -> None:
-    """Instances that are 30 % apart, and whose repeats are even a little faster: 0.9 of a fresh input's time."""
+    """Instances that are 30 % apart, and whose repeats are a little faster: 0.8 of a fresh input's time."""
     rng = np.random.default_rng(1)
-    alarms = sum(bool(failed(HONEST, ratios=tuple(0.9 * np.exp(0.3 * rng.standard_normal(20))))) for _ in range(4000))
+    alarms = sum(bool(failed(HONEST, ratios=tuple(0.8 * np.exp(0.3 * rng.standard_normal(20))))) for _ in range(4000))
     assert alarms <= 4
 
 
@@ -166,7 +172,7 @@ def test_a_forward_pass_reads_every_matrix_at_every_step() -> None:
 
 
 def test_the_peak_is_that_of_a_product() -> None:
-    assert 1e7 < peak_flops_per_s("float32") < 1e14
+    assert 1e7 < peak_flops_per_s("float32", 1) < 1e14
 
 
 # ------------------------------------------------------------------------------------------------------------ cheats
@@ -193,6 +199,8 @@ twins = 0
 CHEATS = {  # a session's class, and what finds it out
     "Remembers": "audit repeats: the same input again takes",
     "RemembersObjects": "audit (repeats|outputs): ",
+    "RemembersForAll": "audit repeats: the same input again takes",
+    "ComputesWhenConverted": "audit outputs: y of a timed call: ",
     "Lazy": "audit fetch: prepare and fetch take",
     "Eager": "audit fetch: prepare and fetch take",
     "OnTheSide": "audit fetch: prepare and fetch take",

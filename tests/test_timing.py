@@ -25,6 +25,7 @@ from harness.engine.timing import (
     TREND_CALLS,
     TURN_CALLS,
     WARMUP_CALLS,
+    FreshInputs,
     Sample,
     Subject,
     WarmUp,
@@ -356,11 +357,9 @@ def test_no_input_of_a_session_comes_twice_but_those_of_the_last_turn() -> None:
     clock = Clock()
     echo = Echo(clock)
     witness = witness_of(echo, clock, 40)
-    *fresh, _ = [echo.given[k : k + 6] for k in range(0, len(echo.given) - 6, 6)]
     contents = [given.x.tobytes() for given in echo.given[:-6]]
     assert len(set(contents)) == len(contents) == len({id(given) for given in echo.given[:-6]})
     assert len({id(given) for given in echo.given[-6:]}) == 1
-    assert fresh
     assert len(witness.repeated_s) == TURN_CALLS
 
 
@@ -707,13 +706,35 @@ def test_a_session_is_timed_over_distinct_inputs_without_state_or_lengths(dtype:
     assert abs(values.std() - 1) < 4 / math.sqrt(2 * values.size)
 
 
-def test_all_variants_are_timed_on_the_same_inputs_of_a_shape() -> None:
-    def inputs(key: str, seed: int, dtype: str = "float32") -> list[bytes]:
+def test_inputs_follow_the_seed_and_no_two_subjects_get_the_same() -> None:
+    def inputs(key: str, seed: int, dtype: str = "float32") -> set[bytes]:
         subject = session_subject(key, Recorder(), 2, 3, LayerSize(4, 5), dtype, seed)
-        return [subject.make().x.astype("float32").tobytes() for _ in range(20)]
+        return {subject.make().x.astype("float32").tobytes() for _ in range(20)}
 
-    assert inputs("a", 1) == inputs("b", 1) == inputs("a", 1, "float64")
-    assert inputs("a", 1) != inputs("a", 2)
+    assert inputs("a", 1) == inputs("a", 1) == inputs("a", 1, "float64")
+    assert not inputs("a", 1) & inputs("b", 1)
+    assert not inputs("a", 1) & inputs("a", 2)
+
+
+def test_when_a_pool_is_used_up_the_inputs_are_new_all_the_same() -> None:
+    make = FreshInputs("a", (1, 2, 3), "float32", seed=1)
+    assert len({make().x.tobytes() for _ in range(2 * DISTINCT_INPUTS)}) == 2 * DISTINCT_INPUTS
+
+
+def test_what_is_no_array_is_kept_as_it_is_so_that_nobody_computes_it_for_the_session() -> None:
+    class Later:
+        def __array__(self, *_: Any, **__: Any) -> Any:
+            raise AssertionError("nobody asks for it")
+
+    class Lazy(Recorder):
+        def fetch(self, raw: Any) -> Outputs:
+            later: Any = Later()
+            return Outputs(later, (later,))
+
+    subject = session_subject("a", Lazy(), 2, 3, LayerSize(4, 5), "float32", 1)
+    witness = sample([subject], 10, LONG, 0, clock=Clock())[2]["a"]
+    assert witness.kept
+    assert all(isinstance(outputs.y, Later) for _, _, outputs in witness.kept)
 
 
 def test_a_training_step_is_timed_from_its_batch_to_its_loss() -> None:

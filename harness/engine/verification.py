@@ -92,7 +92,7 @@ class Verification:
         Also gives the row of the audits table.
         """
         finding = audits.rest(worker.ask("idle", self._context.seconds)["busy_cores"])
-        return Outcome("failed", finding.problem) if finding.problem else None, asdict(finding)
+        return Outcome("failed", f"audit rest: {finding.problem}") if finding.problem else None, asdict(finding)
 
     def audit(
         self, trial: Trial, evidence: Sequence[Evidence], ratios: Sequence[float]

@@ -43,7 +43,6 @@ PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 MOST_MESSAGE, MOST_PLACES, MOST_FRAMES = 500, 240, 3  # characters of parts of a reason, and frames in it
 MOST_TRACEBACK = 100_000  # characters of it in the log; a message may be as long as its author likes
-IDLE_CORES = 0.2  # a thread that spins uses a whole one
 IDLE_WINDOW_SECONDS, IDLE_MOST_SECONDS = 0.02, 1.0
 CHILDREN_WINDOW_SECONDS = 0.2  # the system counts other processes' time in steps of 10 ms
 
@@ -290,14 +289,12 @@ class Worker:
             asdict(self._evidence(point, [s for s in samples if s.key == str(index)], witnesses[str(index)]))
             for index, point in enumerate(points)
         ]
-        worker_s = (perf_counter_ns() - began) / 1e9
-        return {
-            "evidence": [own | {"worker_s": worker_s} for own in evidence],
-            **{
-                name: [[int(key), *rest] for key, *rest in (asdict(row).values() for row in rows) if key.isdecimal()]
-                for name, rows in (("samples", samples), ("warmup", warm_ups))
-            },
+        tables = {
+            name: [[int(key), *rest] for key, *rest in (asdict(row).values() for row in rows) if key.isdecimal()]
+            for name, rows in (("samples", samples), ("warmup", warm_ups))
         }
+        worker_s = (perf_counter_ns() - began) / 1e9
+        return {**tables, "evidence": [own | {"worker_s": worker_s} for own in evidence]}
 
     def _evidence(self, point: dict[str, Any], samples: list[Sample], witness: Witness) -> Evidence:
         """What was seen beside a point's calls; its kept outputs are held against the oracle here, after timing."""
@@ -307,7 +304,7 @@ class Worker:
         _, (model, _, options, weights) = self._open[point["key"]]
         counted = [s.elapsed_s for s in samples if s.boundary == "compute" and s.call > 0]
         if options.device == "cpu" and options.dtype not in self._peaks:
-            self._peaks[options.dtype] = peak_flops_per_s(options.dtype)
+            self._peaks[options.dtype] = peak_flops_per_s(options.dtype, options.threads)
         outputs, changed, moved = witnessed(witness, model.architecture, weights, options)
         return Evidence(
             compute_s=statistics.median(counted) if counted else 0.0,
@@ -334,6 +331,7 @@ class Worker:
         """
         import psutil
 
+        from harness.audits import RESTING_CORES
         from harness.engine.process_tree import cpu_seconds, tree
 
         this, end = psutil.Process(), time.monotonic() + IDLE_MOST_SECONDS
@@ -343,7 +341,7 @@ class Worker:
             threading.Event().wait(CHILDREN_WINDOW_SECONDS if below else IDLE_WINDOW_SECONDS)
             used, seconds = time.process_time() - own, time.monotonic() - begin
             used += sum(now - below.get(process, 0.0) for process, now in cpu_seconds(tree(this)[1:]).items())
-            if used < IDLE_CORES * seconds or begin + seconds >= end:
+            if used < RESTING_CORES * seconds or begin + seconds >= end:
                 return {"busy_cores": used / seconds}
 
     def release(self) -> dict[str, Any]:

@@ -25,6 +25,8 @@ def settle_all(threads: int) -> None:
     torch.set_default_device(None)
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False  # on by default, and used by its recurrent layers
+    torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark = True, False
+    torch.backends.cudnn.deterministic = False
     torch.backends.mkldnn.enabled = True  # type: ignore[assignment]  # a property, to torch's own checker
     torch.use_deterministic_algorithms(False)
     torch.autograd.set_detect_anomaly(False)
