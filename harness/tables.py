@@ -151,7 +151,7 @@ def summary(run: Run) -> pd.DataFrame:
     planned = records(run.trials[run.trials["kind"] != "calibration"])
     groups = _grouped(planned, lambda trial: tuple(trial[name] for name in KEY))
     checks = dict(iter(run.parity.groupby("trial")))
-    audited = dict(iter(run.audits.groupby("trial")))
+    audited = _by_trial(run.audits)
     scores = _grouped(records(run.scores), lambda row: row["trial"])
     latencies = {(row["trial"], row["boundary"]): row for row in records(run.latency)}
     rows = []
@@ -264,8 +264,12 @@ def _observed(run: Run, trials: pd.DataFrame) -> _Observed:
         for trial in records(trials[~trials["architecture"].isin(run.header["floors"])])
         if trial["baseline"] == trial["variant"] and sharing[trial["baseline"], *_point(trial)] == 1
     )
-    audited = {trial: _audit_columns(rows) for trial, rows in run.audits.groupby("trial")}
+    audited = {trial: _audit_columns(rows) for trial, rows in _by_trial(run.audits).items()}
     return _Observed(calls, _medians(calls), dict(disturbed.items()), dict(unsteady.items()), audited, points, alone)
+
+
+def _by_trial(rows: pd.DataFrame) -> dict[Any, pd.DataFrame]:
+    return dict(iter(rows.groupby("trial"))) if len(rows) else {}
 
 
 def _audit_columns(rows: pd.DataFrame) -> dict[str, str]:
