@@ -26,7 +26,7 @@ SLICES, INSTANCES, CALLS = 2, 2, 10
 SUITE = f"""
 baselines = ["innocent@plain"]
 seeds = 1
-trial_seconds = 5
+trial_seconds = 10
 worker_memory_gib = 0.5
 worker_output_mib = 1
 [latency]
