@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 import signal
 import sys
@@ -69,6 +70,8 @@ class Group(click.Group):
                 traceback.print_exception(error)
             say(f"harness: this is a bug of the harness: {one_line(error)}; please report it")
             ctx.exit(70)
+        finally:
+            _drop_what_cannot_be_written()
 
 
 @click.group(cls=Group, epilog=EXIT_CODES)
@@ -387,6 +390,16 @@ def new_plugin(name: str, kind: str, out: Path | None) -> None:
     click.echo(f"{kind} '{name}' is in {folder}; next:\n")
     for line in next_commands(name, kind, folder):
         click.echo(f"  {line}")
+
+
+def _drop_what_cannot_be_written() -> None:
+    """What is left in a stream that cannot be written would give the interpreter's end an exit code of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):  # none at all, full, closed
+            with contextlib.suppress(AttributeError, OSError, ValueError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 @contextlib.contextmanager
