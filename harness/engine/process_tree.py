@@ -69,14 +69,24 @@ def cpu_seconds(processes: Iterable[psutil.Process]) -> dict[psutil.Process, flo
 def end(root: psutil.Process, mark: str, seen: Iterable[psutil.Process] = ()) -> None:
     """End the leader of a process group, its group, its descendants, and everything that carries the mark.
 
-    The leader must not have been waited for, or its number could be another's by now.
+    They are stopped first, parents before children, until nobody new is found: who is stopped starts nothing more, and
+    what a stopped parent leaves behind is still known as its child. The leader must not have been waited for, or its
+    number could be another's by now.
 
     Args:
         root: the leader.
         mark: see `end_marked`.
         seen: what is known to have descended from it, for once it has ended, its children are no longer its children.
     """
-    found = {*seen, *tree(root)}
+    found: set[psutil.Process] = set()
+    deadline = time.monotonic() + ENDING_SECONDS
+    while new := {member for process in (*seen, root) for member in tree(process)} - found:
+        for process in new:
+            with suppress(psutil.Error):
+                process.suspend()
+        found |= new
+        if time.monotonic() > deadline:
+            break
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(root.pid, signal.SIGKILL)
     _kill(found)
