@@ -15,6 +15,7 @@ from statistics import median
 
 from harness import stats
 from harness.parity import Observation, limit
+from harness.rounding import PEAK_FACTORS
 
 AUDITS = {
     "outputs": "a random part of the timed outputs is what the oracle gives for their own inputs",
@@ -86,7 +87,7 @@ class Finding:
 
 
 def examine(
-    evidence: Sequence[Evidence], ratios: Sequence[float], yardstick: Sequence[Observation], dtype: str
+    evidence: Sequence[Evidence], ratios: Sequence[float], yardstick: Sequence[Observation], compute_dtype: str
 ) -> list[Finding]:
     """The findings of every audit for which there is evidence, except `rest`.
 
@@ -94,10 +95,10 @@ def examine(
         evidence: one a timed instance of a process, at least one.
         ratios: repeated over fresh latency of every instance of the trial so far, in any process; asked once a process.
         yardstick: what parity was judged by.
-        dtype: the session's.
+        compute_dtype: the format in which the session computes; see `harness.rounding`.
     """
-    findings = [_outputs(evidence, yardstick, dtype), _inputs(evidence), _fetch(evidence), _repeats(ratios)]
-    findings += [_bound(evidence), _clock(evidence)]
+    findings = [_outputs(evidence, yardstick, compute_dtype), _inputs(evidence), _fetch(evidence), _repeats(ratios)]
+    findings += [_bound(evidence, BOUND_FACTOR * PEAK_FACTORS.get(compute_dtype, 1.0)), _clock(evidence)]
     return [finding for finding in findings if finding is not None]
 
 
@@ -116,7 +117,7 @@ def repeats_ratio(evidence: Evidence) -> float | None:
     return evidence.repeated_s / evidence.compute_s
 
 
-def _outputs(evidence: Sequence[Evidence], yardstick: Sequence[Observation], dtype: str) -> Finding | None:
+def _outputs(evidence: Sequence[Evidence], yardstick: Sequence[Observation], compute_dtype: str) -> Finding | None:
     """The error over what is allowed, of the output that is farthest off."""
     kept = [observation for own in evidence for observation in own.outputs]
     if not kept:
@@ -127,7 +128,7 @@ def _outputs(evidence: Sequence[Evidence], yardstick: Sequence[Observation], dty
     }
     worst, text = 0.0, ""
     for o in kept:
-        allowed = OUTPUTS_FACTOR * limit(largest[o.part], o.reference_rms, dtype)
+        allowed = OUTPUTS_FACTOR * limit(largest[o.part], o.reference_rms, compute_dtype)
         share = o.rmse / allowed if allowed else (math.inf if o.rmse else 0.0)
         if o.problem or not share <= 1:
             text = f"{o.part} of a timed call: {o.problem or f'error {o.rmse:.1e}, allowed {allowed:.1e}'}"
@@ -164,14 +165,14 @@ def _repeats(ratios: Sequence[float]) -> Finding | None:
     return Finding("repeats", value, LEAST_RATIO, text if p < 1 - REPEATS_CONFIDENCE else "")
 
 
-def _bound(evidence: Sequence[Evidence]) -> Finding | None:
+def _bound(evidence: Sequence[Evidence], factor: float) -> Finding | None:
     known = [own for own in evidence if own.peak_flops_per_s and own.compute_s > 0]
     if not known:
         return None
     rate = median(own.flops / own.compute_s for own in known)
     peak = max(own.peak_flops_per_s or 0.0 for own in known)
     text = f"its products would need {rate:.2g} FLOP/s; NumPy's best matrix product here attains {peak:.2g}"
-    return Finding("bound", rate, BOUND_FACTOR * peak, text if rate > BOUND_FACTOR * peak else "")
+    return Finding("bound", rate, factor * peak, text if rate > factor * peak else "")
 
 
 def _clock(evidence: Sequence[Evidence]) -> Finding:

@@ -19,6 +19,7 @@ import pluggy
 
 from harness import hookspecs
 from harness.contract import (
+    COMPUTE_DTYPES,
     CONTRACT_VERSION,
     MOST_NAME,
     MOST_REASON,
@@ -301,6 +302,12 @@ def _check_runtime(runtime: Any) -> None:
     for name in runtime.frameworks:
         _check_name(f"{who}: framework", name)
     _require(isinstance(runtime.description, str), who, "description must be a text")
+    reduced = getattr(runtime, "compute_dtype", None)
+    _require(
+        reduced is None or (isinstance(reduced, str) and reduced in COMPUTE_DTYPES),
+        who,
+        f"compute_dtype must be one of {', '.join(COMPUTE_DTYPES)}, or not be there",
+    )
     for name in ("open", *(("open_trainer", "initial_weights") if isinstance(runtime, Trainable) else ())):
         _require(callable(getattr(runtime, name)), who, f"{name} must be callable")
 

@@ -123,7 +123,9 @@ choose_data_dir = click.option(
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("suite", required=False)
-@click.option("--models", callback=_names, metavar="A,B", help="Models to run; names or patterns such as 'hand-*'.")
+@click.option(
+    "--models", callback=_names, metavar="A,B", help="Models to run; names or patterns such as 'hand-*' or '!hand-*'."
+)
 @click.option("--runtimes", callback=_names, metavar="A,B", help="Runtimes to run them on.")
 @click.option("--tasks", callback=_names, metavar="A,B", help="Tasks to run them on.")
 @click.option("--baselines", callback=_names, metavar="A@B", help="Variants that others are compared with.")
@@ -169,7 +171,7 @@ def run(
     quiet: bool,
     **overrides: Any,
 ) -> None:
-    """Run SUITE: a built-in one (quick, tutorial, full) or a .toml file. Without SUITE, quick.
+    """Run SUITE: a built-in one (quick, tutorial, deploy, full) or a .toml file. Without SUITE, quick.
 
     With --resume the suite is the run's own; what else is given must not change it.
     """

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CONTRACT_VERSION = 1  # what this module says to plugins; a change that breaks one of them makes it 2
 TaskKind = Literal["classification", "regression"]
+COMPUTE_DTYPES = ("bfloat16", "float16", "int8")  # the formats with fewer bits that a runtime may say it computes in
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"  # of a model, say: safe in a path, a table, a pattern and a shell
 MOST_NAME = 200  # characters that are shown of a stranger's name
 MOST_REASON = 1000  # and of a reason
@@ -181,6 +182,7 @@ class Session(Protocol):
     """A variant with weights, on a device, ready to call.
 
     `run` is what the compute clock times; the end-to-end clock times all three.
+    A session that compiles when it is opened or first called may say how long that took: `compile_seconds`, a float.
     Every session accepts `Inputs.lengths`; `harness.ByLength` gives that to those that cannot.
     """
 
@@ -204,6 +206,9 @@ class Runtime(Protocol):
         name: unique among all plugins, for example `eager`.
         frameworks: the model frameworks it accepts.
         description: one line for `harness list`.
+        compute_dtype: optional: one of `COMPUTE_DTYPES`, of a runtime that rounds to it what it multiplies. Its
+            sessions take and give float32 all the same. They may be off by what that format is worth
+            (`harness.rounding`), and their accuracy is compared with that of the variant that trained the weights.
     """
 
     @property
@@ -219,6 +224,11 @@ class Runtime(Protocol):
         Raises:
             Unsupported: the model, device or dtype is not for this runtime.
         """
+
+
+def compute_dtype(runtime: Runtime, dtype: str) -> str:
+    """The format in which a runtime computes when it is given arrays of a dtype: its own, or else that dtype."""
+    return getattr(runtime, "compute_dtype", None) or dtype
 
 
 @dataclass(frozen=True, slots=True)

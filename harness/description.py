@@ -33,7 +33,8 @@ def _facts(kind: str, value: Any) -> dict[str, Any]:
         shown = {name: getattr(value, name) for name in ("framework", "takes_lengths", "yardstick")}
         return facts | shown | {"architecture": _architecture_facts(value.architecture)}
     if kind == "runtime":
-        return facts | {"frameworks": sorted(value.frameworks), "trains": isinstance(value, Trainable)}
+        facts |= {"frameworks": sorted(value.frameworks), "trains": isinstance(value, Trainable)}
+        return facts | {"compute_dtype": getattr(value, "compute_dtype", None)}
     shown = {name: getattr(value, name) for name in ("kind", "input_size", "time", "outputs")}
     return facts | {"task": shown, "recipe": asdict(value.recipe)}
 
@@ -99,8 +100,9 @@ def _model(name: Any, description: str, architecture: Any, framework: Any, takes
     )
 
 
-def _runtime(name: Any, description: str, frameworks: Any, trains: Any) -> Any:
-    return (_TrainableStandIn if trains else _RuntimeStandIn)(name, frozenset(frameworks), description)
+def _runtime(name: Any, description: str, frameworks: Any, trains: Any, compute_dtype: Any) -> Any:
+    kind = _TrainableStandIn if trains else _RuntimeStandIn
+    return kind(name, frozenset(frameworks), description, compute_dtype)
 
 
 def _task(name: Any, description: str, task: Any, recipe: Any) -> Task:
@@ -129,6 +131,7 @@ class _RuntimeStandIn:
     name: str
     frameworks: frozenset[str]
     description: str
+    compute_dtype: str | None
 
     def open(self, *_: Any, **__: Any) -> Any:
         _in_workers_only()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.contract import Architecture, HarnessError, Inputs, LayerSize, Outputs, Session
+from harness.contract import COMPUTE_DTYPES, Architecture, HarnessError, Inputs, LayerSize, Outputs, Session
+from harness.rounding import epsilon, rounded, rounded_arrays
 
 if TYPE_CHECKING:
     from harness.contract import Array, FloatArray
@@ -109,6 +110,11 @@ def case_inputs(case: Case, architecture: Architecture, size: LayerSize, dtype: 
     return Inputs(x.astype(dtype), state, lengths)
 
 
+def cases_of(shapes: Sequence[tuple[int, int]]) -> list[Case]:
+    """The grid, and the (batch, time) shapes that will be timed, without repeats."""
+    return list(dict.fromkeys([*GRID, *(Case(batch, time, state=False) for batch, time in shapes)]))
+
+
 def observe(
     session: Session,
     architecture: Architecture,
@@ -147,9 +153,23 @@ def observe_equations(
     size: LayerSize,
     dtype: str,
     cases: Sequence[Case] = GRID,
+    compute_dtype: str | None = None,
 ) -> list[Observation]:
-    """The yardstick where no model is one: the oracle's own equations, computed in the dtype of the session."""
-    return observe(_Equations(architecture, _as(weights, dtype), size), architecture, weights, size, dtype, cases)
+    """The yardstick where no model is one: the oracle's own equations, computed in the dtype of the session.
+
+    With a `compute_dtype` of fewer bits: computed exactly, from weights and inputs that are rounded to it.
+    """
+    session = equations(architecture, weights, size, dtype, compute_dtype or dtype)
+    return observe(session, architecture, weights, size, dtype, cases)
+
+
+def equations(
+    architecture: Architecture, weights: Mapping[str, FloatArray], size: LayerSize, dtype: str, compute_dtype: str
+) -> Session:
+    """A session of the oracle itself: in a dtype, or with everything that goes in rounded to a compute dtype."""
+    if compute_dtype not in COMPUTE_DTYPES:
+        return _Equations(architecture, _as(weights, dtype), size)
+    return _Rounded(architecture, weights, size, dtype, compute_dtype)
 
 
 def compare(
@@ -190,12 +210,12 @@ class Judgement:
     reason: str
 
 
-def limit(yardstick_rmse: float, reference_rms: float, dtype: str) -> float:
+def limit(yardstick_rmse: float, reference_rms: float, compute_dtype: str) -> float:
     """The largest RMSE that passes: twice the yardstick's, plus four units in the last place of the reference."""
-    return YARDSTICK_FACTOR * yardstick_rmse + ULPS * float(np.finfo(dtype).eps) * reference_rms
+    return YARDSTICK_FACTOR * yardstick_rmse + ULPS * epsilon(compute_dtype) * reference_rms
 
 
-def judge(observations: Sequence[Observation], yardstick: Sequence[Observation], dtype: str) -> Judgement:
+def judge(observations: Sequence[Observation], yardstick: Sequence[Observation], compute_dtype: str) -> Judgement:
     """Hold a variant's errors against the yardstick's, case by case and part by part.
 
     Where the yardstick itself is not finite, only the units in the last place are allowed.
@@ -212,7 +232,7 @@ def judge(observations: Sequence[Observation], yardstick: Sequence[Observation],
         if (o.case, o.part) not in yard:
             raise ValueError(f"the yardstick has no observation of {o.part} in '{o.case}'")
         rmse = yard[o.case, o.part] if math.isfinite(yard[o.case, o.part]) else 0.0
-        allowed = limit(rmse, o.reference_rms, dtype)
+        allowed = limit(rmse, o.reference_rms, compute_dtype)
         if rmse > 0:
             ratios.append(o.rmse / rmse)
         if not o.rmse <= allowed:
@@ -254,6 +274,29 @@ class _Equations:
 
     def close(self) -> None:
         pass
+
+
+class _Rounded(_Equations):
+    """A session that is the oracle itself in float64, of weights and inputs rounded to a compute dtype."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        weights: Mapping[str, FloatArray],
+        size: LayerSize,
+        dtype: str,
+        compute_dtype: str,
+    ) -> None:
+        super().__init__(architecture, {name: rounded(array, compute_dtype) for name, array in weights.items()}, size)
+        self._dtype, self._compute_dtype = dtype, compute_dtype
+
+    def prepare(self, inputs: Inputs) -> Inputs:
+        return Inputs(
+            rounded(inputs.x, self._compute_dtype), rounded_arrays(inputs.state, self._compute_dtype), inputs.lengths
+        )
+
+    def fetch(self, raw: Outputs) -> Outputs:
+        return Outputs(raw.y.astype(self._dtype), tuple(part.astype(self._dtype) for part in raw.state))
 
 
 def _as(weights: Mapping[str, FloatArray], dtype: str) -> dict[str, FloatArray]:

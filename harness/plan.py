@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.catalog import Catalog, Plugin, computes_nothing
-from harness.contract import Architecture, HarnessError, LayerSize, Model, Runtime, Task, Trainable
+from harness.contract import Architecture, HarnessError, LayerSize, Model, Runtime, Task, Trainable, compute_dtype
 from harness.suite import Suite, override
 
 
@@ -35,6 +35,7 @@ class Trial:
         architecture: the variant's.
         size: the layer's size.
         device, dtype, threads: how it runs.
+        compute_dtype: the format in which its runtime computes; `dtype`, or one with fewer bits.
         seed: of an accuracy trial, else None.
         trained_by: the variant whose training an accuracy trial is scored on; itself if it can train.
         scenario, batch, time: of a latency trial; batch is also an accuracy trial's training batch.
@@ -50,6 +51,7 @@ class Trial:
     size: LayerSize
     device: str
     dtype: str
+    compute_dtype: str
     threads: int
     seed: int | None = None
     trained_by: Variant | None = None
@@ -172,6 +174,7 @@ def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: 
             size=size,
             device=suite.device,
             dtype=suite.dtype,
+            compute_dtype=compute_dtype(runtime, suite.dtype),
             threads=suite.threads,
         )
         for number, (model, runtime, size) in enumerate(((m, r, s) for m, r in pairs.values() for s in sizes), start=1)
@@ -219,6 +222,7 @@ def _trials(suite: Suite, catalog: Catalog, task: Task, model: Model, runtime: R
         size=layer_size(suite, task),
         device=suite.device,
         dtype=suite.dtype,
+        compute_dtype=compute_dtype(runtime, suite.dtype),
         threads=suite.threads,
     )
     trainer = _trainer(catalog, model, runtime)
@@ -252,9 +256,13 @@ def _pairs(suite: Suite, catalog: Catalog) -> list[tuple[Model, Runtime]]:
 
 
 def _pick(catalog: Catalog, kind: str, patterns: list[str]) -> list[str]:
-    """The names that match, in the catalog's order for a pattern, in the user's order otherwise."""
+    """The names that match, in the catalog's order for a pattern, in the user's order otherwise.
+
+    `!` before a pattern leaves out what it matches; with nothing but such patterns, everything else is meant.
+    """
+    left_out = [pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")]
     names: list[str] = []
-    for pattern in patterns:
+    for pattern in [pattern for pattern in patterns if not pattern.startswith("!")] or ["*"]:
         if set(pattern) & set("*?"):
             found = fnmatch.filter(catalog.names(kind), pattern)
             if not found and pattern != "*":
@@ -264,6 +272,7 @@ def _pick(catalog: Catalog, kind: str, patterns: list[str]) -> list[str]:
             names += found
         else:
             names.append(catalog.entry(kind, pattern).name)
+    names = [name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in left_out)]
     if not names:
         raise HarnessError(f"nothing to run: no {kind} is installed or chosen; `harness list` shows what there is")
     return list(dict.fromkeys(names))

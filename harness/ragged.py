@@ -19,6 +19,12 @@ class ByLength:
     def __init__(self, session: Session) -> None:
         self._session = session
 
+    @property
+    def compile_seconds(self) -> float | None:
+        """What the session it wraps says of itself."""
+        seconds: float | None = getattr(self._session, "compile_seconds", None)
+        return seconds
+
     def prepare(self, inputs: Inputs) -> Any:
         if inputs.lengths is None:
             return self._session.prepare(inputs)

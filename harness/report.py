@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from harness.contract import HarnessError, printable
+from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
 from harness.stats import samples_needed
 from harness.store import Run, load, write_atomically
 from harness.tables import PERCENTILES, records
@@ -52,8 +53,8 @@ def write_report(path: str | Path) -> Run:
     tables = {
         name: getattr(run, name)
         for name in (
-            *("summary", "latency", "calibration", "trials", "parity", "gradients", "audits", "scores", "curves"),
-            *("instances", "processes"),
+            *("summary", "latency", "calibration", "trials", "parity", "costs", "gradients", "audits", "scores"),
+            *("curves", "instances", "processes"),
         )
     }
     try:
@@ -113,6 +114,7 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
         lines += markdown_table(columns, same[columns].to_numpy().tolist())
         lines.append("")
     lines += _details("Trained weights and agreement", _agreement_table(summary))
+    lines += _details("What it costs to start", _costs_table(run))
     lines += _details("All latencies, verdicts and percentiles", _latency_table(latency))
     lines += _details("The machine meanwhile", _processes_table(run))
     lines += _details("Environment", markdown_table(("fact", "value"), _facts(run)))
@@ -123,7 +125,9 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
 READING = (
     "- **parity**: the RMSE against a float64 reference, relative to the yardstick's in the same check, at the worst "
     "check; it passes up to 2 (plus four units in the last place). A wrong variant gets no latency, and a training "
-    "step with wrong gradients no training-step latency.",
+    "step with wrong gradients no training-step latency. A format behind it (`bfloat16`, `int8`) is the one in which "
+    "the variant computes: its yardstick is the reference itself, of weights and inputs rounded to that format, and it "
+    f"must keep {LEAST_SCORE:.0%} of the trainer's accuracy and agree with it on {LEAST_AGREEMENT:.0%} of the rows.",
     "- **score**: mean over seeds on the test split, with a 95 % interval. Variants that train themselves start from "
     "random weights of their own, so their scores differ by chance even where they compute the same. A variant that "
     "cannot train repeats the score of the one whose weights it uses.",
@@ -137,6 +141,8 @@ READING = (
     "paired where both were measured side by side: below 1 is faster. **verdict**: `faster` or `slower` where the "
     "ratio is surely not 1, `same` where it is surely within the tolerance, else `undecided`; 95 % for all verdicts of "
     "a boundary together. **precision**: the half of that ratio's interval.",
+    "- **what it costs to start**: once, in a new process, while others were at work beside it: a session opened with "
+    "nothing kept from before (exporting and reading the model included, importing its framework too), then one call.",
     "- **audits**: while calls were timed, each got a fresh input, a random part of the timed outputs was held against "
     "the reference, a repeated input was not faster, work was not put outside the window, nothing beat the processor's "
     "own matrix product by far, the clock was right, and nothing worked on afterwards.",
@@ -160,6 +166,8 @@ def _display_row(row: dict[str, Any], intervals: bool) -> dict[str, str]:
     parity = row["parity"]
     if parity == "ok":
         parity = "exact" if math.isnan(row["parity_ratio"]) else f"ok {row['parity_ratio']:.2f}×"
+    if row["compute_dtype"] != row["dtype"]:
+        parity += f" {row['compute_dtype']}"
     throughput = row["offline_throughput_per_s"]
     return {
         "variant": row["variant"],
@@ -387,6 +395,20 @@ def _agreement_table(summary: pd.DataFrame) -> list[str]:
         for row in records(scored)
     ]
     header = ("variant", "task", "weights trained by", "same top-1 as the trainer", "score difference")
+    return markdown_table(header, rows) if rows else []
+
+
+def _costs_table(run: Run) -> list[str]:
+    """What opening a session and its first call took, and the compiling in it; with no cost that repeats."""
+    known = records(run.costs.merge(run.trials[["trial", "variant", "task"]], on="trial"))
+    rows = [
+        [
+            *(row["variant"], row["task"], seconds(row["open_s"]), seconds(row["first_call_s"])),
+            *(seconds(row["compile_s"]), NONE if pd.isna(row["batch"]) else f"{row['batch']} × {row['time']}"),
+        ]
+        for row in known
+    ]
+    header = ("variant", "task", "opening a session", "first call", "compiling in both", "batch × time")
     return markdown_table(header, rows) if rows else []
 
 

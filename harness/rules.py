@@ -27,6 +27,7 @@ from harness.contract import (
     SessionOptions,
     Trainable,
     Unsupported,
+    compute_dtype,
     one_line,
 )
 
@@ -77,6 +78,10 @@ class _Subject:
     runtime: Runtime
     options: SessionOptions
 
+    @property
+    def compute_dtype(self) -> str:
+        return compute_dtype(self.runtime, self.options.dtype)
+
     def weights(self, seed: int = 0) -> dict[str, FloatArray]:
         from harness.parity import probe_weights
 
@@ -94,12 +99,16 @@ class _Subject:
             yield session
 
     def oracle(self, inputs: Inputs, seed: int = 0) -> tuple[list[Array], list[Array]]:
-        """What the architecture computes, exactly and in the session's dtype: y and the state arrays of each."""
-        from harness.parity import exact_weights
+        """What the architecture computes, exactly and as the session may: y and the state arrays of each."""
+        from harness.parity import equations, exact_weights
 
-        weights, compute = self.weights(seed), self.model.architecture.reference
-        exact = exact_weights(weights, self.options.dtype)
-        return _arrays(compute(exact, inputs, self.options.size)), _arrays(compute(weights, inputs, self.options.size))
+        weights, architecture, size, dtype = (
+            *(self.weights(seed), self.model.architecture),
+            *(self.options.size, self.options.dtype),
+        )
+        yardstick = equations(architecture, weights, size, dtype, self.compute_dtype)
+        exact = architecture.reference(exact_weights(weights, dtype), inputs, size)
+        return _arrays(exact), _call(yardstick, inputs)
 
     def require_close(
         self, what: str, answers: Sequence[list[Array]], exact: list[Array], equations: Sequence[list[Array]]
@@ -122,7 +131,7 @@ class _Subject:
             if (one.shape, one.dtype) != (other.shape, other.dtype):
                 forms = f"{one.dtype} {one.shape} and {other.dtype} {other.shape}"
                 raise HarnessError(f"{name} of {what} has two forms: {forms}")
-            allowed = sum(limit(_rms(part - truth), _rms(truth), self.options.dtype) for part in rounded)
+            allowed = sum(limit(_rms(part - truth), _rms(truth), self.compute_dtype) for part in rounded)
             if not (error := _rms(one - other)) <= allowed:
                 raise HarnessError(f"{name} of {what} differs by {error:.1e}, allowed {allowed:.1e}")
 
@@ -208,7 +217,9 @@ def check_parity(subject: _Subject) -> None:
     architecture, size, dtype = subject.model.architecture, subject.options.size, subject.options.dtype
     with subject.session() as session:
         observations = observe(session, architecture, subject.weights(), size, dtype)
-    judgement = judge(observations, observe_equations(architecture, subject.weights(), size, dtype), dtype)
+    compute_dtype = subject.compute_dtype
+    yardstick = observe_equations(architecture, subject.weights(), size, dtype, compute_dtype=compute_dtype)
+    judgement = judge(observations, yardstick, compute_dtype)
     if not judgement.passed:
         raise HarnessError(judgement.reason)
 

@@ -26,7 +26,7 @@ from harness.contract import HarnessError, one_line
 from harness.journal import Contents, Journal, StoreError, read_journal, read_json, sync_folder
 from harness.samples import read_samples, samples_file, samples_text
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 JOURNAL = "journal.jsonl"
 RUN_FILE = "run.json"
 FOLDERS = ("samples", "weights", "logs", "cache")
@@ -34,7 +34,8 @@ MAX_RUN_FILE_BYTES = 256 * 1024 * 1024
 STATUSES = {
     "ok": "finished; its numbers stand",
     "wrong": "parity failed: it does not compute what its architecture says, so its latency is withheld; "
-    "for a training step, its gradients are wrong; or an audit of the timed calls failed",
+    "for a training step, its gradients are wrong; an audit of the timed calls failed; or it computes in fewer bits "
+    "and loses too much accuracy",
     "unsupported": "the runtime says it cannot do this, with its reason",
     "failed": "an exception, with its type, message and last frames; more output than `worker_output_mib`; or work "
     "that goes on after a call has returned",
@@ -49,13 +50,15 @@ TRIAL_COLUMNS = [
     *("trial", "kind", "variant", "model", "runtime", "python", "architecture", "task"),
     *("distribution", "distribution_version", "runtime_distribution", "runtime_distribution_version"),
     *("task_distribution", "task_distribution_version"),
-    *("input_size", "hidden_size", "num_layers", "device", "dtype", "threads", "seed", "trained_by", "scenario"),
+    *("input_size", "hidden_size", "num_layers", "device", "dtype", "compute_dtype", "threads"),
+    *("seed", "trained_by", "scenario"),
     *("batch", "time", "baseline", "twin", "status", "reason", "log"),
 ]
 PARITY_COLUMNS = [
     *("trial", "process", "moment", "case", "part", "rmse", "yardstick_rmse", "reference_rms", "max_abs_error"),
     *("yardstick", "problem"),
 ]
+COST_COLUMNS = ["trial", "open_s", "batch", "time", "first_call_s", "compile_s"]
 GRADIENT_COLUMNS = ["trial", "process", "what", "error", "allowed", "expected"]
 AUDIT_COLUMNS = ["trial", "process", "audit", "value", "allowed", "problem"]
 SCORE_COLUMNS = ["trial", "metric", "score", "trivial_score", "rows", "trainer_score", "agreeing_rows"]
@@ -70,13 +73,18 @@ PROCESS_COLUMNS = [
 NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in ("task", "runtime", "python", "governor")]
 FLOAT_COLUMNS = {
     "parity": ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"],
+    "costs": ["open_s", "first_call_s", "compile_s"],
     "gradients": ["error", "allowed", "expected"],
     "audits": ["value", "allowed"],
     "scores": ["score", "trivial_score", "trainer_score"],
     "curves": ["epoch", "training_loss", "score"],
     "instances": [],
 }
-WHOLE_COLUMNS = {"scores": ["agreeing_rows"], "instances": ["slice", "process", "instance", "warmup_calls"]}
+WHOLE_COLUMNS = {
+    "costs": ["batch", "time"],
+    "scores": ["agreeing_rows"],
+    "instances": ["slice", "process", "instance", "warmup_calls"],
+}
 ROOM_BYTES = 4 * 2**20  # more than the weights of a training that only just failed
 LARGEST_WHOLE = 2**53  # up to here a float can count
 
@@ -192,6 +200,7 @@ class Run:
         header: `run.json`: environment, suite, plugins, baselines.
         trials: one row per planned trial.
         parity: one row per trial, process, moment, case and part of the output.
+        costs: what a session costs before it is of use; one row per parity trial whose session could be opened.
         gradients: what training steps were asked; one row per trial, process and question.
         audits: what came of the audits of timed calls; one row per trial, process and audit.
         scores: one row per accuracy trial that has a score.
@@ -209,6 +218,7 @@ class Run:
     header: dict[str, Any]
     trials: pd.DataFrame
     parity: pd.DataFrame
+    costs: pd.DataFrame
     gradients: pd.DataFrame
     audits: pd.DataFrame
     scores: pd.DataFrame
@@ -285,6 +295,7 @@ def _derive(folder: Path, described: tuple[dict[str, Any], str], contents: Conte
         _numbers(rows["parity"], PARITY_COLUMNS, FLOAT_COLUMNS["parity"]).fillna(
             {"rmse": math.inf, "max_abs_error": math.inf}  # JSON has no infinity
         ),
+        _numbers(rows["costs"], COST_COLUMNS, FLOAT_COLUMNS["costs"]).astype({"batch": "Int64", "time": "Int64"}),
         _numbers(rows["gradients"], GRADIENT_COLUMNS, FLOAT_COLUMNS["gradients"]).fillna({"error": math.inf}),
         _numbers(rows["audits"], AUDIT_COLUMNS, FLOAT_COLUMNS["audits"]).fillna({"value": math.inf}),
         _numbers(rows["scores"], SCORE_COLUMNS, FLOAT_COLUMNS["scores"]).astype({"agreeing_rows": "Int64"}),

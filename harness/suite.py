@@ -16,7 +16,7 @@ from harness.suites import builtin_suites, builtin_text
 
 Scenario = Literal["single-stream", "offline", "training-step"]
 Name = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9*?][A-Za-z0-9*?._-]{0,63}$")
+    str, Field(pattern=r"^!?[A-Za-z0-9*?][A-Za-z0-9*?._-]{0,63}$")
 ]  # names are lower case; others get a hint
 Interpreter = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")]  # a path
 DEFAULT_SUITE = "quick"
@@ -79,7 +79,7 @@ class Suite(Section):
 
     Attributes:
         description: one line.
-        models, runtimes, tasks: names or patterns (`*`, `hand-*`).
+        models, runtimes, tasks: names or patterns (`*`, `hand-*`); with `!` before it, what is left out.
         device, dtype, threads: where and how every variant runs.
         seeds: how many trainings a variant gets on each task; 0 leaves accuracy out.
         baselines: variants that others are compared with; a row is compared with the first of its own architecture.

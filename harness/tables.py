@@ -65,6 +65,7 @@ def latency(run: Run) -> pd.DataFrame:
 
 
 BOUNDARIES = ("compute", "end-to-end")
+NO_COSTS = dict.fromkeys(("open_s", "first_call_s", "compile_s"), math.nan)
 NOT_AUDITED: dict[str, Any] = {f"audit_{name}": None for name in AUDITS}
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 LATENCY_COLUMNS = [
@@ -136,10 +137,11 @@ def calibration(run: Run) -> pd.DataFrame:
 def summary(run: Run) -> pd.DataFrame:
     """One row per variant, task and device: is it right, how accurate, how fast.
 
-    Columns: the variant and its setting; `status` (the worst of its trials) and `reason`; `parity`, `parity_ratio` (the
-    largest RMSE over the yardstick's in the same check), `parity_max_abs_error`, `yardstick`; `audits` (`ok`, or the
-    names of those that failed, over all its timed trials); `metric`, `score` with `score_low` and `score_high` (mean
-    over seeds, 95 % t interval), `trivial_score` (of always answering the same), `seeds`, `trained_by`,
+    Columns: the variant and its setting; `compute_dtype` (the format in which it computes); `status` (the worst of its
+    trials) and `reason`; `parity`, `parity_ratio` (the largest RMSE over the yardstick's in the same check),
+    `parity_max_abs_error`, `yardstick`; what it costs to start: `open_s`, `first_call_s`, `compile_s`; `audits` (`ok`,
+    or the names of those that failed, over all its timed trials); `metric`, `score` with `score_low` and `score_high`
+    (mean over seeds, 95 % t interval), `trivial_score` (of always answering the same), `seeds`, `trained_by`,
     `trainer_status` (is the variant that trained the weights right itself), `score_difference` (from the variant that
     trained the weights, largest over seeds), `agreeing_rows` (fewest over seeds) of `rows`;
     `baseline`; `is_floor` (its architecture has no weights, so it computes nothing and its latency is the harness's
@@ -151,6 +153,7 @@ def summary(run: Run) -> pd.DataFrame:
     planned = records(run.trials[run.trials["kind"] != "calibration"])
     groups = _grouped(planned, lambda trial: tuple(trial[name] for name in KEY))
     checks = dict(iter(run.parity.groupby("trial")))
+    costs = {row["trial"]: {name: row[name] for name in NO_COSTS} for row in records(run.costs)}
     audited = _by_trial(run.audits)
     scores = _grouped(records(run.scores), lambda row: row["trial"])
     latencies = {(row["trial"], row["boundary"]): row for row in records(run.latency)}
@@ -159,7 +162,9 @@ def summary(run: Run) -> pd.DataFrame:
         first, bad = trials[0], _worst_trial(trials)
         row: dict[str, Any] = dict(zip(KEY, key, strict=True))
         row |= {name: first[name] for name in ("architecture", "input_size", "hidden_size", "num_layers")}
+        row |= {"compute_dtype": first["compute_dtype"]}
         row |= {"status": bad["status"], "reason": bad["reason"]}
+        row |= next((costs[t["trial"]] for t in trials if t["trial"] in costs), NO_COSTS)
         row |= _parity_columns(trials, [checks[t["trial"]] for t in trials if t["trial"] in checks])
         row["audits"] = _audits([audited[t["trial"]] for t in trials if t["trial"] in audited])
         row |= _score_columns(trials, scores, groups)
@@ -396,7 +401,7 @@ def _score_columns(
     scores: Mapping[Any, list[dict[str, Any]]],
     groups: Mapping[Any, list[dict[str, Any]]],
 ) -> dict[str, Any]:
-    accuracy = [trial for trial in trials if trial["kind"] == "accuracy" and trial["status"] == "ok"]
+    accuracy = [trial for trial in trials if trial["kind"] == "accuracy" and trial["status"] in ("ok", "wrong")]
     own = [row for trial in accuracy for row in scores.get(trial["trial"], [])]
     columns = dict.fromkeys(("metric", "score", "score_low", "score_high", "trivial_score", "trained_by"), None)
     row: dict[str, Any] = {**columns, "seeds": len(own), "trainer_status": None, "score_difference": math.nan}

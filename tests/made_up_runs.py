@@ -60,7 +60,15 @@ def trial_row(name: str, kind: str, variant: str, **changes: Any) -> dict[str, A
     runtime, _, python = rest.removesuffix("]").partition("[")
     row = dict.fromkeys(TRIAL_COLUMNS[:-3]) | {"trial": name, "kind": kind, "variant": variant, "model": model}
     row |= {"runtime": runtime, "python": python or None, "task": "t", "architecture": "lstm", "input_size": 3}
-    row |= {"hidden_size": 6, "num_layers": 1, "device": "cpu", "dtype": "float32", "threads": 1, "twin": 0}
+    row |= {
+        "hidden_size": 6,
+        "num_layers": 1,
+        "device": "cpu",
+        "dtype": "float32",
+        "compute_dtype": "float32",
+        "threads": 1,
+    }
+    row |= {"twin": 0}
     for part in ("", "runtime_", "task_"):
         row |= {f"{part}distribution": "rnn-sound", f"{part}distribution_version": "1"}
     if kind in ("latency", "calibration"):

@@ -23,9 +23,10 @@ OURS: dict[str, set[str]] = {
     "hookspecs": {"contract"},
     "reference": {"contract"},
     "ragged": {"contract"},
-    "parity": {"contract"},
+    "rounding": {"contract"},
+    "parity": {"contract", "rounding"},
     "gradients": {"contract", "parity"},
-    "audits": {"parity", "stats"},
+    "audits": {"parity", "rounding", "stats"},
     "rules": {"contract", "gradients", "parity"},
     "testing": {"catalog", "contract", "rules"},
     "new_plugin": {"", "catalog", "contract"},
@@ -39,7 +40,7 @@ OURS: dict[str, set[str]] = {
     "store": {"contract", "journal", "samples", "tables"},
     "resumption": {"contract"},
     "tables": {"audits", "contract", "estimates", "stats", "store", "suite", "verdicts"},
-    "report": {"contract", "stats", "store", "tables"},
+    "report": {"contract", "rounding", "stats", "store", "tables"},
     "compare": {"contract", "estimates", "report", "samples", "stats", "store", "tables", "verdicts"},
     "compare_report": {"compare", "report"},
     "notices": set(),
@@ -48,14 +49,13 @@ OURS: dict[str, set[str]] = {
     "engine.noise": set(),
     "engine.timing": {"contract", "engine.noise"},
     "engine.accuracy": {"contract"},
-    "engine.audit": {"contract", "engine.timing", "parity"},
     "engine.process_tree": set(),
+    "engine.audit": {"audits", "contract", "engine.process_tree", "engine.timing", "parity"},
     "engine.process_state": set(),
     "engine.watch": {"engine.process_tree"},
     "engine.worker": {
         *("architectures", "audits", "catalog", "contract", "description", "engine.accuracy", "engine.audit"),
-        *("engine.process_state", "engine.process_tree", "engine.timing", "environment", "gradients", "parity"),
-        "testing",
+        *("engine.process_state", "engine.timing", "environment", "gradients", "parity", "testing"),
     },
     "engine.replies": {"audits", "engine.noise", "gradients", "parity"},
     "engine.process": {"engine.process_tree", "engine.replies", "engine.watch", "engine.worker"},
@@ -67,7 +67,9 @@ OURS: dict[str, set[str]] = {
     "engine.conformance": {
         *("catalog", "contract", "engine.context", "engine.process", "engine.verification", "plan", "testing"),
     },
-    "engine.scoring": {"engine.accuracy", "engine.context", "engine.process", "engine.verification", "plan"},
+    "engine.scoring": {
+        *("engine.accuracy", "engine.context", "engine.process", "engine.verification", "plan", "rounding"),
+    },
     "engine.measurement": {
         *("audits", "engine.context", "engine.process", "engine.verification", "estimates", "parity", "plan"),
         *("samples", "stats"),
@@ -96,7 +98,7 @@ THEIRS: dict[str, set[str]] = {
     "pluggy": {"catalog", "hookspecs"},
     "pydantic": {"engine.replies", "suite"},
     "psutil": {
-        *("engine.noise", "engine.process", "engine.process_tree", "engine.watch", "engine.worker", "environment"),
+        *("engine.audit", "engine.noise", "engine.process", "engine.process_tree", "engine.watch", "environment"),
     },
     "safetensors": {"engine.worker"},
     "numpy": {
@@ -110,7 +112,7 @@ THEIRS: dict[str, set[str]] = {
             "gradients",
             "parity",
         ),
-        *("ragged", "reference", "rules", "stats", "tables", "testing"),
+        *("ragged", "reference", "rounding", "rules", "stats", "tables", "testing"),
     },
 }
 # What a plugin may import of the harness; the second only to name types.

@@ -226,8 +226,8 @@ def test_a_run_gives_the_same_bytes_again_and_again_after_its_derived_files_were
     assert set(first) == {"report.md"} | {
         f"{name}.csv"
         for name in (
-            *("summary", "latency", "calibration", "trials", "parity", "gradients", "audits", "scores", "curves"),
-            *("instances", "processes"),
+            *("summary", "latency", "calibration", "trials", "parity", "costs", "gradients", "audits", "scores"),
+            *("curves", "instances", "processes"),
         )
     }
     assert derived() == first

@@ -151,7 +151,7 @@ def test_the_line_of_a_key_is_found_although_another_table_has_the_same_key() ->
         parse_suite("# calls = 1\n[layer]\n[ latency ] # calls = 1\ncalls = 1", "suite")
 
 
-@pytest.mark.parametrize("name", ["quick", "tutorial", "full"])
+@pytest.mark.parametrize("name", ["quick", "tutorial", "full", "deploy"])
 def test_a_built_in_suite_is_read_and_comes_back_from_its_own_data(name: str) -> None:
     short, suite = read_suite(name)
     assert short == name
@@ -221,7 +221,7 @@ def test_an_unknown_suite_like_no_other_lists_the_built_in_ones_in_a_sentence_of
     with pytest.raises(HarnessError) as raised:
         read_suite("zzz")
     message = str(raised.value)
-    assert "full, quick, tutorial" in message
+    assert "deploy, full, quick, tutorial" in message
     assert "'zzz' Built in" not in message
 
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from collections.abc import Mapping
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 
+from harness.audits import RESTING_CORES
 from harness.contract import Architecture, HarnessError, SessionOptions
+from harness.engine.process_tree import cpu_seconds, tree
 from harness.engine.timing import Witness
 from harness.parity import Observation, compare, exact_weights
 
 if TYPE_CHECKING:
     from harness.contract import FloatArray
 
+IDLE_WINDOW_SECONDS, IDLE_MOST_SECONDS = 0.02, 1.0
+CHILDREN_WINDOW_SECONDS = 0.2  # the system counts other processes' time in steps of 10 ms
 PRODUCT_SIZE, PRODUCTS = 384, 8  # a few ms, and large enough to be near what is attainable
 CASE = "a timed call"
 
@@ -57,3 +64,20 @@ def peak_flops_per_s(dtype: str, threads: int) -> float:
         matrix @ matrix
         fastest = min(fastest, (perf_counter_ns() - start) / 1e9)
     return 2.0 * size**3 / fastest
+
+
+def busy_cores() -> float:
+    """How many cores this process and its descendants keep busy while nothing is asked of it.
+
+    Threads may spin for a moment after a call. So it waits for a window of 20 ms, or 200 ms with descendants, below
+    0.2 cores, for 1 s at most; the last window counts.
+    """
+    this, end = psutil.Process(), time.monotonic() + IDLE_MOST_SECONDS
+    while True:
+        below = cpu_seconds(tree(this)[1:])
+        begin, own = time.monotonic(), time.process_time()
+        threading.Event().wait(CHILDREN_WINDOW_SECONDS if below else IDLE_WINDOW_SECONDS)
+        used, seconds = time.process_time() - own, time.monotonic() - begin
+        used += sum(now - below.get(process, 0.0) for process, now in cpu_seconds(tree(this)[1:]).items())
+        if used < RESTING_CORES * seconds or begin + seconds >= end:
+            return used / seconds

@@ -20,6 +20,21 @@ Text = Annotated[str, Field(max_length=10_000)]
 
 
 @dataclass(frozen=True)
+class Opening:
+    """How long opening a session took."""
+
+    open_s: Finite
+
+
+@dataclass(frozen=True)
+class FirstCall:
+    """How long a session's first call took, and all its compiling until then."""
+
+    first_call_s: Finite
+    compile_s: Finite | None
+
+
+@dataclass(frozen=True)
 class Rows:
     """How many rows a task's data has."""
 
@@ -107,7 +122,8 @@ class Conformance:
 FORMS: dict[str, Any] = {  # by request
     "environment": Environment,
     "load": Rows,
-    "open": Nothing,
+    "open": Opening,
+    "first_call": FirstCall,
     "parity": Annotated[list[Observation], Field(min_length=1)],
     "equations": Annotated[list[Observation], Field(min_length=1)],
     "conformance": Conformance,

@@ -12,6 +12,7 @@ from harness.engine.context import Context, Outcome, grouped
 from harness.engine.process import WorkerFailure
 from harness.engine.verification import Verification
 from harness.plan import Trial, Variant
+from harness.rounding import accuracy_problem
 
 
 class Scoring:
@@ -49,6 +50,8 @@ class Scoring:
             outcome = self._context.ended(trial)
             if outcome and trial.trained_by == trial.variant:
                 self._trained[key] = (outcome, {"score": scores.get(trial.id)})
+            elif outcome and outcome.status == "wrong":
+                self._withhold(trial, outcome)
         trainers = {str(t.trained_by): t.trained_by for t in self._trials if t.trained_by}
         for row in past.trainings:
             if trainer := trainers.get(row["variant"]):
@@ -83,7 +86,26 @@ class Scoring:
         for trial, outcome, result in self._ask_each("evaluate", ready, self._evaluation):
             if result and trial.trained_by:
                 result["trainer_score"] = self._trained[trial.trained_by, trial.task, trial.seed][1]["score"]
+                if trial.compute_dtype != trial.dtype and (text := self._loss(trial, result)):
+                    outcome = Outcome("wrong", f"{trial.compute_dtype}: {text}")
+                    self._withhold(trial, outcome)
             self._finish(trial, outcome, result)
+
+    def _loss(self, trial: Trial, result: dict[str, Any]) -> str:
+        """What a variant that computes in fewer bits loses more than it may, if it does."""
+        agreeing = result["agreeing_rows"]
+        return accuracy_problem(
+            self._context.catalog.task(trial.task).kind,
+            result["score"],
+            result["trainer_score"],
+            result["trivial_score"],
+            None if agreeing is None else agreeing / result["rows"],
+        )
+
+    def _withhold(self, trial: Trial, outcome: Outcome) -> None:
+        """A variant whose accuracy is wrong is not timed; what was found before stands."""
+        if self._verification.outcomes[trial.variant, trial.task].status == "ok":
+            self._verification.outcomes[trial.variant, trial.task] = outcome
 
     def _obstacle(self, trial: Trial) -> Outcome | None:
         """Why a trial cannot be scored, if it cannot."""

@@ -28,7 +28,7 @@ class Verification:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._yardsticks: dict[tuple[str, LayerSize], tuple[str, list[Observation]] | WorkerFailure] = {}
+        self._yardsticks: dict[tuple[str, LayerSize, str], tuple[str, list[Observation]] | WorkerFailure] = {}
         self.outcomes: dict[tuple[Variant, str], Outcome] = {}
 
     def check_all(self) -> None:
@@ -45,11 +45,11 @@ class Verification:
                 trials.append(trial)
         needed = [t for t in context.plan.trials if t.kind != "accuracy" and not context.ended(t)]
         context.phase("parity", len(trials))
-        context.parallel(self._find_yardstick, list({(t.architecture, t.size): t for t in needed}.values()))
+        context.parallel(self._find_yardstick, list({_yard(t): t for t in needed}.values()))
         context.parallel(self._check_variant, grouped(trials, lambda t: t.variant))
 
     def check(self, worker: WorkerProcess, trial: Trial, moment: str) -> tuple[Outcome, list[dict[str, Any]]]:
-        """Check one session in a worker, opening it first unless the moment is `after`.
+        """Check one session in a worker; if the moment is `before`, it is opened first.
 
         Args:
             moment: `first`, before everything; `before` and `after` the session is timed.
@@ -60,13 +60,13 @@ class Verification:
         Raises:
             WorkerFailure: it could not be opened or run, or its architecture's oracle could not.
         """
-        found = self._yardsticks[trial.architecture, trial.size]
+        found = self._yardsticks[_yard(trial)]
         if isinstance(found, WorkerFailure):
             raise found
         name, yardstick = found
-        observations = self._observe(worker, trial, opened=moment == "after")
+        observations = self._observe(worker, trial, opened=moment != "before")
         try:
-            judgement = judge(observations, yardstick, trial.dtype)
+            judgement = judge(observations, yardstick, trial.compute_dtype)
         except ValueError as error:  # other cases than were asked for
             raise WorkerFailure("failed", f"the worker's reply cannot be read: {error}", alive=False) from error
         yard = {(o.case, o.part): o.rmse for o in yardstick}
@@ -102,10 +102,10 @@ class Verification:
         Returns:
             the outcome, `ok` or `wrong`, and the rows of the audits table.
         """
-        found = self._yardsticks[trial.architecture, trial.size]
+        found = self._yardsticks[_yard(trial)]
         if isinstance(found, WorkerFailure):
             raise found
-        findings = audits.examine(evidence, ratios, found[1], trial.dtype)
+        findings = audits.examine(evidence, ratios, found[1], trial.compute_dtype)
         failed = next((finding for finding in findings if finding.problem), None)
         outcome = Outcome("wrong", f"audit {failed.audit}: {failed.problem}") if failed else Outcome()
         return outcome, [asdict(finding) for finding in findings]
@@ -113,16 +113,27 @@ class Verification:
     def _check_variant(self, trials: list[Trial]) -> None:
         for trial in trials:
             rows: list[dict[str, Any]] = []
+            costs: list[dict[str, Any]] = []
             try:
                 with self._context.worker([trial.variant]) as worker:
+                    costs = [self._start(worker, trial)]
                     outcome, rows = self.check(worker, trial, "first")
                     if outcome.status == "ok":
                         outcome = self.unrest(worker)[0] or outcome
             except WorkerFailure as failure:
                 outcome = self._context.failed(failure)
             self.outcomes[trial.variant, trial.task] = outcome
-            self._context.record(trial, outcome, parity=[{"process": 0, **row} for row in rows])
+            self._context.record(trial, outcome, parity=[{"process": 0, **row} for row in rows], costs=costs)
             self._context.step(f"{trial.variant} on {trial.task}: {outcome.status}")
+
+    def _start(self, worker: WorkerProcess, trial: Trial) -> dict[str, Any]:
+        """Open a session and call it once, at the first shape that will be timed: the row of the costs table."""
+        key, seconds = trial.session, self._context.seconds
+        costs = worker.ask("open", seconds, key=key, **self._context.variant(trial))
+        for batch, time in self._shapes(trial)[:1]:
+            costs |= {"batch": batch, "time": time}
+            costs |= worker.ask("first_call", seconds, key=key, batch=batch, time=time)
+        return dict(costs)
 
     def _find_yardstick(self, trial: Trial) -> None:
         """Observe the yardstick of the trial's architecture and size.
@@ -130,11 +141,14 @@ class Verification:
         A yardstick that cannot be had here, or fails parity against the equations computed in its dtype, is replaced by
         those equations; the tables say which it was.
         """
-        key = (trial.architecture, trial.size)
+        key = _yard(trial)
         yardstick = self._context.plan.yardsticks.get(trial.architecture)
         found = self._equations(trial, yardstick)
         if isinstance(found, WorkerFailure):
             self._yardsticks[key] = found
+            return
+        if trial.compute_dtype != trial.dtype:
+            self._yardsticks[key] = (f"{EQUATIONS} in {trial.compute_dtype}", found)
             return
         self._yardsticks[key] = (EQUATIONS, found)
         if yardstick is not None:
@@ -144,12 +158,13 @@ class Verification:
                     self._yardsticks[key] = (str(yardstick), observations)
 
     def _equations(self, trial: Trial, yardstick: Variant | None) -> list[Observation] | WorkerFailure:
-        """The oracle's own equations in the trial's dtype.
+        """The oracle's own equations in the trial's dtype, or rounded to its compute dtype.
 
         Those of the core are asked of a worker without any plugin; others of the first plugin that can be asked.
         """
         architecture = self._context.catalog.model(trial.variant.model).architecture
         request = {"shapes": self._shapes(trial), "size": asdict(trial.size), "dtype": trial.dtype}
+        request |= {"compute_dtype": trial.compute_dtype}
         if architecture in BUILT_IN:
             return self._ask_for_equations([], {**request, "built_in": architecture.name})
         same = [t.variant.model for t in self._context.plan.trials if t.architecture == trial.architecture]
@@ -184,6 +199,11 @@ class Verification:
         ]
         forward = [t for t in same if t.scenario != "training-step"]
         return list(dict.fromkeys((t.batch or 1, t.time or 1) for t in forward))
+
+
+def _yard(trial: Trial) -> tuple[str, LayerSize, str]:
+    """What trials that share a yardstick have in common."""
+    return trial.architecture, trial.size, trial.compute_dtype
 
 
 def worst_of(known: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,8 +16,6 @@ import random
 import statistics
 import struct
 import sys
-import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -43,8 +41,6 @@ PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 MOST_MESSAGE, MOST_PLACES, MOST_FRAMES = 500, 240, 3  # characters of parts of a reason, and frames in it
 MOST_TRACEBACK = 100_000  # characters of it in the log; a message may be as long as its author likes
-IDLE_WINDOW_SECONDS, IDLE_MOST_SECONDS = 0.02, 1.0
-CHILDREN_WINDOW_SECONDS = 0.2  # the system counts other processes' time in steps of 10 ms
 
 
 def send(stream: IO[bytes], message: Any) -> None:
@@ -147,16 +143,29 @@ class Worker:
         model, runtime, options = self._variant(**variant)
         self._ballast.extend(bytearray(self._random.randrange(16, 65536)) for _ in range(8))
         weights = probe_weights(model.architecture, options.size, options.dtype)
+        began = perf_counter_ns()
         session = runtime.open(model, weights, options)
         self._open[key] = (session, (model, runtime, options, weights))
-        return {}
+        return {"open_s": (perf_counter_ns() - began) / 1e9}
+
+    def first_call(self, key: str, batch: int, time: int) -> dict[str, float | None]:
+        """Call the open session once, end to end; how long that took, and how long it says to have compiled so far."""
+        from harness.parity import Case, case_inputs
+
+        session, (model, _, options, _) = self._open[key]
+        inputs = case_inputs(Case(batch, time, state=False), model.architecture, options.size, options.dtype)
+        began = perf_counter_ns()
+        session.fetch(session.run(session.prepare(inputs)))
+        seconds = (perf_counter_ns() - began) / 1e9
+        compiled = getattr(session, "compile_seconds", None)
+        return {"first_call_s": seconds, "compile_s": None if compiled is None else float(compiled)}
 
     def parity(self, key: str, shapes: list[tuple[int, int]]) -> list[dict[str, Any]]:
         """Observe the open session over the grid, and at these (batch, time) shapes."""
         from harness import parity
 
         session, (model, _, options, weights) = self._open[key]
-        architecture, size, cases = model.architecture, options.size, parity_cases(shapes)
+        architecture, size, cases = model.architecture, options.size, parity.cases_of(shapes)
 
         def reference(exact: Any, inputs: Any, size: Any) -> Any:
             at = (architecture.name, size, options.dtype, inputs.x.shape, inputs.x.tobytes(), inputs.state is None)
@@ -192,9 +201,15 @@ class Worker:
         return [asdict(c) for c in check_timed_trainer(model, self._trainers[key], spec.kind, options.size, batch)]
 
     def equations(
-        self, shapes: list[tuple[int, int]], size: dict[str, int], dtype: str, model: str = "", built_in: str = ""
+        self,
+        shapes: list[tuple[int, int]],
+        size: dict[str, int],
+        dtype: str,
+        compute_dtype: str,
+        model: str = "",
+        built_in: str = "",
     ) -> list[dict[str, Any]]:
-        """Observe the oracle's own equations in a dtype, over the same cases as `parity`.
+        """Observe the oracle's own equations in a dtype, or rounded to another, over the same cases as `parity`.
 
         The architecture is the core's of the name `built_in`, for which no plugin is loaded, or else that of a model.
         """
@@ -205,8 +220,9 @@ class Worker:
         core = next((known for known in BUILT_IN if known.name == built_in), None)
         architecture, layer = core or self._catalog.model(model).architecture, LayerSize(**size)
         weights = parity.probe_weights(architecture, layer, dtype)
-        cases = parity_cases(shapes)
-        return [asdict(o) for o in parity.observe_equations(architecture, weights, layer, dtype, cases)]
+        cases = parity.cases_of(shapes)
+        found = parity.observe_equations(architecture, weights, layer, dtype, cases, compute_dtype)
+        return [asdict(o) for o in found]
 
     def train(
         self, task: str, seed: int, data_dir: str | None, weights_path: str, predictions_path: str, **variant: Any
@@ -324,25 +340,10 @@ class Worker:
         return timing.finish()
 
     def idle(self) -> dict[str, float]:
-        """How many cores this process and its descendants keep busy while nothing is asked of it.
+        """How many cores this process and its descendants keep busy while nothing is asked of it."""
+        from harness.engine.audit import busy_cores
 
-        Threads may spin for a moment after a call. So it waits for a window of 20 ms, or 200 ms with descendants, below
-        0.2 cores, for 1 s at most; the last window counts.
-        """
-        import psutil
-
-        from harness.audits import RESTING_CORES
-        from harness.engine.process_tree import cpu_seconds, tree
-
-        this, end = psutil.Process(), time.monotonic() + IDLE_MOST_SECONDS
-        while True:
-            below = cpu_seconds(tree(this)[1:])
-            begin, own = time.monotonic(), time.process_time()
-            threading.Event().wait(CHILDREN_WINDOW_SECONDS if below else IDLE_WINDOW_SECONDS)
-            used, seconds = time.process_time() - own, time.monotonic() - begin
-            used += sum(now - below.get(process, 0.0) for process, now in cpu_seconds(tree(this)[1:]).items())
-            if used < RESTING_CORES * seconds or begin + seconds >= end:
-                return {"busy_cores": used / seconds}
+        return {"busy_cores": busy_cores()}
 
     def release(self) -> dict[str, Any]:
         """Close all sessions, the last opened first, and forget all trainers; the next to open are new instances.
@@ -391,13 +392,6 @@ class Worker:
         if (task, data_dir) not in self._data:
             self._data[task, data_dir] = self._catalog.task(task).load(Path(data_dir) if data_dir else None)
         return self._data[task, data_dir]
-
-
-def parity_cases(shapes: list[tuple[int, int]]) -> list[Any]:
-    """The grid, and the shapes that will be timed, without repeats."""
-    from harness.parity import GRID, Case
-
-    return list(dict.fromkeys([*GRID, *(Case(batch, time, state=False) for batch, time in shapes)]))
 
 
 def serve(

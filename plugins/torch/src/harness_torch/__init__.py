@@ -1,4 +1,5 @@
-"""PyTorch: `torch.nn.LSTM` and `GRU` as yardsticks, the `eager` runtime for every torch model, and training.
+"""PyTorch: `torch.nn.LSTM` and `GRU` as yardsticks, and runtimes for every torch model: `eager`, which also trains,
+`compile`, `eager-bf16` and `torch-int8`.
 
 Importing this module imports neither torch nor NumPy; building a layer or opening a session does.
 """
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import harness
-from harness_torch.runtime import Eager
+from harness_torch.runtime import Compile, Eager, EagerBfloat16, TorchInt8
 
 if TYPE_CHECKING:
     from harness_torch.layers import TorchGRU, TorchLSTM
@@ -90,5 +91,5 @@ def harness_models() -> Iterable[harness.Model]:
 
 @harness.hookimpl
 def harness_runtimes() -> Iterable[harness.Runtime]:
-    """PyTorch as it runs when nothing is compiled."""
-    return [Eager()]
+    """PyTorch as it runs when nothing is compiled, compiled, and in fewer bits."""
+    return [Eager(), Compile(), EagerBfloat16(), TorchInt8()]

@@ -1,4 +1,4 @@
-"""The `eager` runtime, before torch is needed."""
+"""The runtimes, before torch is needed."""
 
 from __future__ import annotations
 
@@ -60,3 +60,76 @@ class Eager:
         from harness_torch.training import TorchTrainer
 
         return TorchTrainer(self.name, model, weights, kind, recipe, options)
+
+
+class EagerBfloat16:
+    """PyTorch, not compiled, with weights, inputs and states in bfloat16. Accepts every torch model; does not train."""
+
+    name = "eager-bf16"
+    frameworks = frozenset({"torch"})
+    description = "PyTorch, not compiled, in bfloat16"
+    compute_dtype = "bfloat16"
+
+    def open(
+        self, model: harness.Model, weights: Mapping[str, FloatArray], options: harness.SessionOptions
+    ) -> harness.Session:
+        """Open a session that takes and gives float32.
+
+        Raises:
+            Unsupported: no such device here, or not float32.
+            HarnessError: the weights do not fit the layer.
+        """
+        from harness_torch.reduced import open_bfloat16
+
+        return open_bfloat16(self.name, model, weights, options)
+
+
+class TorchInt8:
+    """PyTorch's dynamic quantisation: weights in int8, inputs and states rounded to 8 bits at every call.
+
+    Accepts torch models all of whose weight matrices are in nn.LSTM, nn.GRU or nn.Linear. On the CPU only.
+    """
+
+    name = "torch-int8"
+    frameworks = frozenset({"torch"})
+    description = "PyTorch's dynamic quantisation to int8"
+    compute_dtype = "int8"
+
+    def open(
+        self, model: harness.Model, weights: Mapping[str, FloatArray], options: harness.SessionOptions
+    ) -> harness.Session:
+        """Open a session that takes and gives float32.
+
+        Raises:
+            Unsupported: another device than the CPU, not float32, or a weight matrix would stay in float.
+            HarnessError: the weights do not fit the layer.
+        """
+        from harness_torch.reduced import open_int8
+
+        return open_int8(self.name, model, weights, options)
+
+
+class Compile:
+    """`torch.compile`, of the whole layer (`fullgraph=True`), for all batch sizes and lengths (`dynamic=True`).
+
+    Accepts every torch model. nn.LSTM and nn.GRU are compiled too, which torch leaves as they are by default. A loop
+    over time in Python is unrolled, so every length is compiled anew. It needs a C++ compiler; it does not train.
+    """
+
+    name = "compile"
+    frameworks = frozenset({"torch"})
+    description = "PyTorch, compiled whole by torch.compile"
+
+    def open(
+        self, model: harness.Model, weights: Mapping[str, FloatArray], options: harness.SessionOptions
+    ) -> harness.Session:
+        """Open a session, which compiles when it is called. `cache_dir` keeps what was compiled.
+
+        Raises:
+            Unsupported: no such device here, or neither float32 nor float64; at a call: it cannot be compiled whole,
+                or there is no C++ compiler.
+            HarnessError: the weights do not fit the layer.
+        """
+        from harness_torch.compiled import open_compiled
+
+        return open_compiled(self.name, model, weights, options)
