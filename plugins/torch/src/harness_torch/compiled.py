@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +21,10 @@ from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
 import harness
 from harness_torch.session import EagerSession, find_device, one_line, open_layer
+
+with warnings.catch_warnings():  # torch's compiler imports it when it is first needed
+    warnings.filterwarnings("ignore", r"`torch\.jit\.script_method", DeprecationWarning)
+    import torch.utils.mkldnn
 
 if TYPE_CHECKING:
     from harness.contract import FloatArray
@@ -97,7 +102,8 @@ class CompiledSession(EagerSession):
         try:
             return super().run(prepared)
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
-            raise harness.Unsupported(f"{self._who}: {one_line(error)}") from error
+            cause = getattr(error, "inner_exception", error)  # of the compiler behind torch's own
+            raise harness.Unsupported(f"{self._who}: {one_line(cause)}") from error
 
 
 def settle_compiler(cache: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,9 @@ def quantize(runtime: str, model: harness.Model, layer: nn.Module) -> nn.Module:
     Raises:
         Unsupported: a weight matrix would stay in float.
     """
-    converted = _converted(layer)
+    with warnings.catch_warnings():  # torch 2.13 has it and says that it will go
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
+        converted = _converted(layer)
     left = [name for name, parameter in converted.named_parameters() if parameter.ndim > 1]
     if left:
         raise harness.Unsupported(
