@@ -225,7 +225,7 @@ def test_a_torch_model_is_within_what_8_bits_resolve_or_says_what_stays_in_float
     weights, options = probe_weights(model.architecture, SIZE), harness.SessionOptions(SIZE, cache_dir=cache)
     exported = operators(load_graph(model, options))
     if "GRU" in exported:
-        with pytest.raises(harness.Unsupported, match="'.*': GRU in its graph would stay in float32"):
+        with pytest.raises(harness.Unsupported, match="GRU in its graph would stay in float32"):
             Int8Runtime().open(model, weights, options)
         return
     session = Int8Runtime().open(model, weights, options)
