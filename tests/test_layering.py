@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -233,7 +235,14 @@ def test_a_plugin_imports_what_every_stranger_may(path: Path) -> None:
         found = {name for name in imports(path, types_too) if name.split(".")[0] == "harness"}
         assert found <= allowed
     siblings = {name.split(".")[0] for name in imports(path) if name.startswith("harness_")}
-    assert siblings <= {own}
+    assert siblings <= {own} | asked_for(path.parents[2] / "pyproject.toml")
+
+
+def asked_for(project: Path) -> set[str]:
+    """The packages of the plugins that a plugin's package depends on, as any stranger's may."""
+    names = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"]
+    found = (re.match(r"rnn-(harness-[a-z0-9-]+)", name) for name in names)
+    return {match[1].replace("-", "_") for match in found if match}
 
 
 UNPICKLERS = {"cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"}

@@ -1,4 +1,4 @@
-"""The `onnxruntime` runtime: torch models, exported to ONNX, proved against torch, and run by ONNX Runtime.
+"""Runtimes of torch models, exported to ONNX, proved against torch, and run by ONNX Runtime, in float or in 8 bits.
 
 Importing this module imports neither torch, NumPy, onnx nor ONNX Runtime; opening a session does, but never torch.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import harness
+from harness_onnx.int8 import Int8Runtime
 from harness_onnx.runtime import OnnxRuntime
 
 harness_contract = 1
@@ -15,5 +16,5 @@ harness_contract = 1
 
 @harness.hookimpl
 def harness_runtimes() -> Iterable[harness.Runtime]:
-    """One runtime, `onnxruntime`."""
-    return [OnnxRuntime()]
+    """Two runtimes, `onnxruntime` and `onnxruntime-int8`."""
+    return [OnnxRuntime(), Int8Runtime()]

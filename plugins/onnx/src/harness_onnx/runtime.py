@@ -27,12 +27,15 @@ EXPORT_LIMIT_S = 300.0
 VERSIONS = ("torch", "onnx", "onnxscript", "onnxruntime", "rnn-harness-onnx")
 """The distributions whose versions a kept graph depends on."""
 
+FRAMEWORKS = frozenset({"torch"})
+"""What can be exported."""
+
 
 class OnnxRuntime:
     """ONNX Runtime, for models of the framework `torch`."""
 
     name = "onnxruntime"
-    frameworks = frozenset({"torch"})
+    frameworks = FRAMEWORKS
     description = "the layer exported to ONNX, run by ONNX Runtime"
 
     def open(
@@ -51,22 +54,10 @@ class OnnxRuntime:
         """
         from harness_onnx.session import DeviceSession, HostSession, has_memory
 
-        if model.framework not in self.frameworks:
-            raise harness.Unsupported(f"runtime 'onnxruntime' takes torch models; '{model.name}' is {model.framework}")
         if options.dtype not in ("float32", "float64"):
             raise harness.Unsupported(f"runtime 'onnxruntime' takes float32 and float64, not {options.dtype}")
         provider, kind, index = find_provider(options.device)
-        graph = load_graph(model, options)
-
-        layer_weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
-        parameters = model.to_parameters(layer_weights)
-        try:
-            fill(graph, parameters)
-        except harness.HarnessError as error:
-            raise harness.HarnessError(f"model '{model.name}': to_parameters does not fit: {error}") from error
-        forgotten = sorted(parameter_shapes(graph).keys() - parameters.keys())
-        if forgotten:
-            raise harness.HarnessError(f"model '{model.name}': to_parameters gives no {', '.join(forgotten)}")
+        graph = filled_graph(self.name, model, weights, options)
 
         settings = {"device_id": index} if ":" in options.device else {}
         if provider == "CUDAExecutionProvider":
@@ -107,6 +98,33 @@ def find_provider(device: str) -> tuple[str, str, str]:
             "install the build of ONNX Runtime that has it"
         )
     return providers[kind], kind, index or "0"
+
+
+def filled_graph(
+    runtime: str, model: harness.Model, weights: Mapping[str, FloatArray], options: harness.SessionOptions
+) -> onnx.ModelProto:
+    """The model's proved graph with these weights in it: what every runtime of exported graphs begins with.
+
+    Args:
+        runtime: the name of the runtime that asks, for messages.
+        model, weights, options: as for `OnnxRuntime.open`.
+
+    Raises:
+        harness.Unsupported, harness.HarnessError: as `OnnxRuntime.open`.
+    """
+    if model.framework not in FRAMEWORKS:
+        raise harness.Unsupported(f"runtime '{runtime}' takes torch models; '{model.name}' is {model.framework}")
+    graph = load_graph(model, options)
+    layer_weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
+    parameters = model.to_parameters(layer_weights)
+    try:
+        fill(graph, parameters)
+    except harness.HarnessError as error:
+        raise harness.HarnessError(f"model '{model.name}': to_parameters does not fit: {error}") from error
+    forgotten = sorted(parameter_shapes(graph).keys() - parameters.keys())
+    if forgotten:
+        raise harness.HarnessError(f"model '{model.name}': to_parameters gives no {', '.join(forgotten)}")
+    return graph
 
 
 def load_graph(model: harness.Model, options: harness.SessionOptions) -> onnx.ModelProto:
