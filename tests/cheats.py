@@ -140,6 +140,25 @@ class OnTheSide(PlainSession):
         return outputs
 
 
+class OnAStream(PlainSession):
+    """Returns while a GPU works on a stream of its own, and waits in fetch."""
+
+    def run(self, prepared: Inputs) -> Any:
+        import torch
+
+        cuda: Any = torch.cuda
+        stream = cuda.Stream()
+        with cuda.stream(stream):
+            cuda._sleep(100_000_000)  # cycles, some 50 ms
+        return stream, super().run(prepared)
+
+    def fetch(self, raw: Any) -> Outputs:
+        stream, answer = raw
+        stream.synchronize()
+        outputs: Outputs = answer
+        return outputs
+
+
 class Zeros(Cheat):
     def timed(self, inputs: Inputs) -> Outputs:
         rows, steps, _ = inputs.x.shape

@@ -246,6 +246,16 @@ def test_a_cheat_has_no_latency_and_the_reason_says_why(world: World, session: s
     assert summary["audits"] == "ok"
 
 
+def test_work_on_a_side_stream_of_a_gpu_has_no_latency(world: World) -> None:
+    if not pytest.importorskip("torch").cuda.is_available():
+        pytest.skip("no GPU is here")
+    cheat(world, "cheat", "OnAStream")
+    result, finished = run()
+    assert result.exit_code == 1
+    (row,) = [r for r in records(finished.trials) if (r["runtime"], r["kind"]) == ("cheat", "latency")]
+    assert (row["status"], row["reason"][:12]) == ("wrong", "audit fetch:")
+
+
 def test_of_the_honest_every_audit_is_a_row_a_process_and_a_column(world: World) -> None:
     result, finished = run()
     assert result.exit_code == 0, result.output

@@ -221,6 +221,36 @@ def test_a_half_written_file_is_never_read(monkeypatch: pytest.MonkeyPatch, tmp_
     assert len(exports) == 1
 
 
+def test_who_comes_while_another_exports_waits_and_takes_that_graph(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    begun, may_end, exports = threading.Event(), threading.Event(), []
+
+    def export(model: harness.Model, options: harness.SessionOptions, folder: Path) -> None:
+        exports.append(folder)
+        begun.set()
+        assert may_end.wait(60)
+        (folder / "export.log").touch()
+        (folder / "graph.onnx").write_bytes(tiny_graph().SerializeToString())
+
+    monkeypatch.setattr(runtime, "export", export)
+    options, found = harness.SessionOptions(SIZE, cache_dir=tmp_path), []
+
+    def ask() -> None:
+        found.append(runtime.exported(model_without_build(), options, tmp_path))
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert begun.wait(60)
+    may_end.set()
+    for thread in threads:
+        thread.join(60)
+    assert len(exports) == 1
+    assert len(set(found)) == 1
+    assert len(found) == 3
+
+
 def elsewhere(location: str) -> onnx.TensorProto:
     """A tensor whose values lie in another file."""
     tensor = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[2, 3])
@@ -636,7 +666,7 @@ def test_two_processes_that_export_one_model_at_once_both_succeed(
     answers = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], answers
     assert answers[0] == answers[1]
-    assert sorted(path.suffix for path in graphs.iterdir()) == [".json", ".log", ".onnx"]
+    assert sorted(path.suffix for path in graphs.iterdir()) == [".json", ".lock", ".log", ".onnx"]
 
 
 @pytest.mark.slow

@@ -9,9 +9,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 import harness
 from harness_onnx.graph import fill, load, parameter_shapes, read
@@ -145,8 +151,9 @@ def load_graph(model: harness.Model, options: harness.SessionOptions) -> onnx.Mo
 def exported(model: harness.Model, options: harness.SessionOptions, folder: Path) -> Path:
     """The path of the model's proved graph in a folder, exporting it first if it is not there.
 
-    Two processes may do so at once: each works in a folder of its own and moves whole files into place, the graph
-    last. A verdict that the model cannot be exported is kept too.
+    Of several processes one does so and the others wait for it, where files can be locked. Where not, each works in a
+    folder of its own and moves whole files into place, the graph last. A verdict that the model cannot be exported is
+    kept too.
 
     Raises:
         harness.Unsupported, harness.HarnessError: as `OnnxRuntime.open`.
@@ -154,27 +161,44 @@ def exported(model: harness.Model, options: harness.SessionOptions, folder: Path
     size = options.size
     versions = "-".join(importlib.metadata.version(name) for name in VERSIONS)
     key = f"{model.name}-{size.input_size}x{size.hidden_size}x{size.num_layers}-{options.dtype}-{versions}"
-    graph, verdict, log = (folder / f"{key}{suffix}" for suffix in (".onnx", ".verdict.json", ".log"))
+    graph, verdict = folder / f"{key}.onnx", folder / f"{key}.verdict.json"
     if not graph.exists() and not verdict.exists():
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as work:
-            try:
-                export(model, options, Path(work))
-            except harness.HarnessError as error:
-                raise harness.HarnessError(f"{error}; its log is {log}") from error
-            finally:
-                os.replace(Path(work, "export.log"), log)
-            for name, target in (
-                ("record.json", folder / f"{key}.json"),
-                ("verdict.json", verdict),
-                ("graph.onnx", graph),
-            ):
-                if Path(work, name).exists():
-                    os.replace(Path(work, name), target)
+        with alone(folder / f"{key}.lock"):
+            if not graph.exists() and not verdict.exists():
+                export_into(model, options, folder, key)
     if graph.exists():
         return graph
     found = json.loads(verdict.read_text())
     kind = harness.Unsupported if found["unsupported"] else harness.HarnessError
-    raise kind(f"model '{model.name}': {found['reason']}; log: {log}")
+    raise kind(f"model '{model.name}': {found['reason']}; log: {folder / key}.log")
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, which ends with this process at the latest."""
+    with path.open("w") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def export_into(model: harness.Model, options: harness.SessionOptions, folder: Path, key: str) -> None:
+    """Export, and move what came of it into the folder, the graph or the verdict last; a log is there in any case.
+
+    Raises:
+        harness.HarnessError: it took too long, or died without a verdict.
+    """
+    log = folder / f"{key}.log"
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as work:
+        try:
+            export(model, options, Path(work))
+        except harness.HarnessError as error:
+            raise harness.HarnessError(f"{error}; its log is {log}") from error
+        finally:
+            os.replace(Path(work, "export.log"), log)
+        for name, suffix in (("record.json", ".json"), ("verdict.json", ".verdict.json"), ("graph.onnx", ".onnx")):
+            if Path(work, name).exists():
+                os.replace(Path(work, name), folder / f"{key}{suffix}")
 
 
 def export(model: harness.Model, options: harness.SessionOptions, folder: Path) -> None:
