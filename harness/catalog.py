@@ -300,7 +300,9 @@ def _check_model(model: Any) -> None:
     for name in ("takes_lengths", "yardstick"):
         _require(isinstance(getattr(model, name), bool), who, f"{name} must be True or False")
     _require(isinstance(model.description, str), who, "description must be a text")
-    _require(architecture.weights is None or callable(architecture.weights), who, "architecture's weights must be callable")
+    _require(
+        architecture.weights is None or callable(architecture.weights), who, "architecture's weights must be callable"
+    )
     _require(model.size is None or isinstance(model.size, LayerSize), who, "size must be a harness.LayerSize")
     for name in ("input_size", "hidden_size", "num_layers") if model.size else ():
         _require_whole(getattr(model.size, name), who, f"size's {name}")

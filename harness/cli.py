@@ -84,6 +84,8 @@ def main() -> None:
 
     \b
       harness run              every installed variant on scikit-learn's digits, in some 4 minutes
+      harness run --model my_layer:build
+                               your own layer, on every runtime, without a package
       harness run tutorial     the four LSTMs and their ONNX variants on MNIST
       harness list             what is installed, and what failed to load and why
       harness calibrate        how small a difference this machine lets one see
@@ -126,7 +128,7 @@ choose_model = click.option(
     "--model",
     metavar="MODULE:ATTRIBUTE",
     help="A layer of your own, in the current folder or installed: what builds it, or the layer itself. It is held "
-    "against itself in float64, and runs on every runtime that accepts it; without --models and SUITE nothing else runs.",
+    "against itself in float64 and goes to every runtime that accepts it; without --models and SUITE, alone.",
 )
 choose_weights = click.option(
     "--weights",
@@ -204,8 +206,8 @@ def run(
             raise HarnessError("--allow-changed: it goes with --resume RUN")
         name, chosen = read_suite(suite or "quick")
         if own:
-            beside = overrides["models"] or (chosen.models if suite else [])
-            overrides["models"] = [*beside, own.name]
+            chosen_models = overrides["models"] if overrides["models"] is not None else chosen.models if suite else []
+            overrides["models"] = [*chosen_models, own.name]
         chosen = override(chosen, **overrides)
         run_suite(name, chosen, overrides["baselines"] or [], plugins, data_dir, out, quiet, own=own)
         return
@@ -393,8 +395,9 @@ def check(
     plugins: list[str] | None,
 ) -> None:
     """Check whether NAME keeps the rules of the contract: a variant (hand-lstm@eager), a model, a runtime, a plugin
-    with all it gives, or a task. A variant is checked with one and with two layers, in a worker of its own. With --model
-    and no NAME it is that model on every runtime.
+    with all it gives, or a task. A variant is checked with one and with two layers, in a worker of its own.
+
+    With --model and no NAME it is that model on every runtime.
 
     Exits with 1 unless every answer is ok or unsupported.
     """

@@ -154,7 +154,9 @@ def sizes_taken(builder: Callable[..., Any], target: str) -> tuple[str, ...]:
         return known
     taken = tuple(name for name in known if name in parameters)
     free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    others = [p.name for p in parameters.values() if p.default is p.empty and p.kind not in free and p.name not in known]
+    others = [
+        p.name for p in parameters.values() if p.default is p.empty and p.kind not in free and p.name not in known
+    ]
     if others or (taken and not {"input_size", "hidden_size"} <= set(taken)):
         asked = ", ".join(others) if others else f"only {' and '.join(taken)}"
         raise HarnessError(f"'{target}' asks for {asked}; {TAKES}; write a function that does")

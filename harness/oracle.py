@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -124,11 +125,10 @@ class Oracle:
             message = None
         if message is None:
             self._process, self._known = None, ""
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(FAREWELL_SECONDS)
-            process.kill()
-            code = process.wait()
-            raise HarnessError(f"the oracle of model '{self._subject.name}' ended with exit code {code}; its log says why")
+            code = _end(process)
+            raise HarnessError(
+                f"the oracle of model '{self._subject.name}' ended with exit code {code}; its log says why"
+            )
         answer, found = message
         if "error" in answer:
             self._known = ""
@@ -143,7 +143,9 @@ class Oracle:
             environment[PLUGINS] = subject.plugin
         facts = json.dumps({"subject": asdict(subject), "path": [entry for entry in sys.path if entry]})
         command = [sys.executable, "-m", "harness.oracle", facts]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        weakref.finalize(self, _end, process)  # when nobody holds the oracle any more, and when this process ends
+        return process
 
 
 class Answers:
@@ -229,8 +231,8 @@ class Answers:
         fits = len(y) == 3 and y[:2] == (BATCH, TIME) and bool(states) and len(set(states)) == 1 and len(states[0]) == 3
         if not (fits and states[0][1] == BATCH and y[2] in (states[0][2], 2 * states[0][2])):
             raise HarnessError(
-                f"'{self._subject.layer.target}' gives y {y} and state {', '.join(map(str, states)) or 'nothing'} for x "
-                f"{(BATCH, TIME, size.input_size)}; y must be (B, T, D*H) and every state array (L*D, B, H), as "
+                f"'{self._subject.layer.target}' gives y {y} and state {', '.join(map(str, states)) or 'nothing'} for "
+                f"x {(BATCH, TIME, size.input_size)}; y must be (B, T, D*H) and every state array (L*D, B, H), as "
                 "torch.nn.LSTM(batch_first=True) gives them"
             )
         if states[0][0] % (y[2] // states[0][2]):
@@ -252,7 +254,9 @@ class Answers:
     @property
     def _model(self) -> Model:
         def nobody(*_: Any, **__: Any) -> Any:
-            raise HarnessError(f"framework '{self._subject.framework}' cannot be wrapped: its runtime asks for an oracle")
+            raise HarnessError(
+                f"framework '{self._subject.framework}' cannot be wrapped: its runtime asks for an oracle"
+            )
 
         subject = self._subject
         architecture = Architecture(subject.name, subject.directions, nobody, nobody, subject.state_names)
@@ -282,6 +286,18 @@ def _trainer(subject: Subject) -> Any:
     )
 
 
+def _end(process: subprocess.Popen[bytes]) -> int:
+    """Let an oracle's process go, or end it; its exit code."""
+    for stream in (process.stdin, process.stdout):
+        if stream:
+            with suppress(OSError):  # it is gone already
+                stream.close()
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(FAREWELL_SECONDS)
+    process.kill()
+    return process.wait()
+
+
 def _call(session: Session, inputs: Inputs) -> Outputs:
     return session.fetch(session.run(session.prepare(inputs)))
 
@@ -298,9 +314,8 @@ def _digest(arrays: Mapping[str, Any]) -> str:
 
 
 def _send(stream: IO[bytes], message: dict[str, Any], arrays: Mapping[str, Any]) -> None:
-    from safetensors.numpy import save
-
     import numpy as np
+    from safetensors.numpy import save
 
     text = json.dumps(message).encode()
     packed = save({name: np.ascontiguousarray(array) for name, array in arrays.items()}) if arrays else b""

@@ -104,11 +104,12 @@ class OwnModel:
             HarnessError: there is none.
         """
         for entry in catalog.entries:
-            if entry.kind == "runtime" and isinstance(entry.value, Trainable) and entry.value.frameworks:
-                return replace(self, framework=min(entry.value.frameworks), plugin=entry.plugin.name)
+            if entry.kind == "runtime" and isinstance(entry.value, Trainable):
+                frameworks = catalog.runtime(entry.name).frameworks
+                return replace(self, framework=min(frameworks), plugin=entry.plugin.name)
         raise HarnessError(
-            f"--model {self.target}: no runtime that trains is installed or chosen, and the layer's reference needs one; "
-            "install rnn-harness-torch, say"
+            f"--model {self.target}: no runtime that trains is installed or chosen, and the layer's reference needs "
+            "one; install rnn-harness-torch, say"
         )
 
     def with_facts(self, model: Model) -> Self:
@@ -122,11 +123,12 @@ class OwnModel:
         Raises:
             HarnessError: the layer cannot be built or run, or the weights do not fit it.
         """
-        own = self
+        own, oracle = self, None
         layer = NamedLayer(self.target, self.folder, self.size)
         weights = GivenWeights(self.weights, self.weights_sha256) if self.weights else None
         if not self.states:
-            found = Oracle(Subject(self.name, layer, self.framework, self.plugin)).look()
+            oracle = Oracle(Subject(self.name, layer, self.framework, self.plugin))
+            found = oracle.look()
             size = LayerSize(**found["size"]) if found["size"] else None
             own = replace(self, directions=found["directions"], states=found["states"], size=size)
             layer = replace(layer, size=size)
@@ -134,7 +136,7 @@ class OwnModel:
             self.name, layer, self.framework, self.plugin, STATE_NAMES[: own.states], directions=own.directions
         )
         description = f"{self.target}{f' with {Path(self.weights).name}' if weights else ''}, held against itself"
-        model = model_of(subject, weights, description)
+        model = model_of(subject, weights, description, oracle)
         if own.size and not self.states and model.architecture.weights:
             model.architecture.weights(own.size)  # so that a file that does not fit is told of before a run
         return model

@@ -174,7 +174,9 @@ def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: 
             dtype=suite.dtype,
             threads=suite.threads,
         )
-        for number, (model, runtime, size) in enumerate(((m, r, s) for m, r in pairs.values() for s in ([m.size] if m.size else sizes)), start=1)
+        for number, (model, runtime, size) in enumerate(
+            ((m, r, s) for m, r in pairs.values() for s in ([m.size] if m.size else sizes)), start=1
+        )
     )
     return Plan(suite, trials, tuple(dict.fromkeys(tasks)), {}, (), {})
 

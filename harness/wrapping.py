@@ -32,8 +32,8 @@ def wrap(
 ) -> Model:
     """A model of a layer whose architecture is the layer itself: its reference is the layer in float64.
 
-    The reference is computed in a process of its own, by an installed runtime that trains the framework, so `build` must
-    be found by another process: by its module and name. Standard weights are the layer's own, under its own names.
+    The reference is computed in a process of its own, by an installed runtime that trains the framework. So `build`
+    must be found by another process: by its module and name. Standard weights are the layer's own, under its own names.
 
     Args:
         build: `build(input_size=, hidden_size=, num_layers=)`, or `build()` for a layer of one size, gives a layer that
@@ -59,16 +59,23 @@ def wrap(
     return model_of(subject, GivenWeights(str(weights)) if weights else None, description)
 
 
-def model_of(subject: Subject, weights: GivenWeights | None = None, description: str = "") -> Model:
-    """The model of an oracle's subject."""
-    oracle = Oracle(subject)
+def model_of(
+    subject: Subject, weights: GivenWeights | None = None, description: str = "", oracle: Oracle | None = None
+) -> Model:
+    """The model of an oracle's subject; of a new oracle, unless one is there already."""
+    oracle = oracle or Oracle(subject)
+
+    def given(size: LayerSize) -> Mapping[str, FloatArray]:
+        assert weights
+        return weights.read(subject.name, oracle.weight_shapes(size), size)
+
     architecture = Architecture(
         subject.name,
         subject.directions,
         oracle.weight_shapes,
         oracle.reference,
         subject.state_names,
-        weights and (lambda size: weights.read(subject.name, oracle.weight_shapes(size), size)),
+        given if weights else None,
     )
     return Model(
         subject.name,
@@ -136,7 +143,9 @@ class GivenWeights:
         except OSError as error:
             raise HarnessError(f"weights '{self.path}' cannot be read: {error.strerror}") from error
         if self.sha256 and hashlib.sha256(data).hexdigest() != self.sha256:
-            raise HarnessError(f"weights '{self.path}' have changed since the run began; put them back, or start a new run")
+            raise HarnessError(
+                f"weights '{self.path}' have changed since the run began; put them back, or start a new run"
+            )
         try:
             found = load(data)
         except Exception as error:  # its errors share no base class

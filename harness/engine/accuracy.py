@@ -111,7 +111,9 @@ def _score_as_given(
     """What `train` gives for weights that are given; see there."""
     assert model.architecture.weights is not None
     weights = {name: array.astype(options.dtype) for name, array in model.architecture.weights(options.size).items()}
-    head = {name: array.shape for name, array in initial_head(model.architecture, options.size, task.outputs, 0).items()}
+    head = {
+        name: array.shape for name, array in initial_head(model.architecture, options.size, task.outputs, 0).items()
+    }
     found = {name: weights[name].shape for name in head if name in weights}
     if found != head:
         has = " and ".join(f"{name} {shape}" for name, shape in found.items()) or "neither"

@@ -12,6 +12,7 @@ from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.own_model import OwnModel
 
 SECONDS = 60.0  # how long loading one plugin may take
+LAYER_SECONDS = 300.0  # and finding out what a layer is, for which a framework is imported
 
 
 def survey(only: Collection[str] | None = None, seconds: float = SECONDS) -> Catalog:
@@ -54,12 +55,14 @@ def survey_with(own: OwnModel, only: Collection[str] | None = None) -> tuple[Own
     catalog = survey(only)
     own = own.with_oracle(catalog)
     with own.handed_over():
-        found = survey([OWN_MODEL])
+        found = survey([OWN_MODEL], LAYER_SECONDS)
     if failure := found.plugins[0].failure:
         raise HarnessError(f"--model {own.target}: {failure}")
     if own.name in catalog.names("model"):
         owner = catalog.entry("model", own.name).plugin.distribution
-        raise HarnessError(f"--model {own.target}: '{owner}' gives a model '{own.name}' too; give the attribute another name")
+        raise HarnessError(
+            f"--model {own.target}: '{owner}' gives a model '{own.name}' too; give the attribute another name"
+        )
     both = Catalog(catalog.plugins + found.plugins, catalog.entries + found.entries)
     return own.with_facts(found.model(own.name)), both
 
