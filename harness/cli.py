@@ -406,7 +406,7 @@ def check(
 
     own = _own_model(model, weights)
     if not (own or name):
-        raise HarnessError("nothing to check: give NAME, or --model MODULE:ATTRIBUTE")
+        raise click.UsageError("Missing argument 'NAME', or --model MODULE:ATTRIBUTE.")
     worst = 0
     with contextlib.ExitStack() as stack:
         if own:

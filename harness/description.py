@@ -87,7 +87,7 @@ def _architecture(
     is_built_in: Any,
     code: Any,
     computes_nothing: Any,
-    has_weights: Any,
+    has_weights: Any = False,
 ) -> Architecture:
     if is_built_in:
         return {known.name: known for known in BUILT_IN}[name]
@@ -102,7 +102,7 @@ def _entry(plugin: Plugin, kind: str, name: Any, description: Any, **facts: Any)
 
 
 def _model(
-    name: Any, description: str, architecture: Any, framework: Any, takes_lengths: Any, yardstick: Any, size: Any
+    name: Any, description: str, architecture: Any, framework: Any, takes_lengths: Any, yardstick: Any, size: Any = None
 ) -> Model:
     code, only = _in_workers_only, LayerSize(**size) if size is not None else None
     return Model(
