@@ -47,9 +47,7 @@ class NamedLayer:
             HarnessError: the target cannot be found, or is nothing that gives a layer.
             whatever the user's code raises.
         """
-        wanted = LayerSize(input_size, hidden_size, num_layers)
-        if self.size not in (None, wanted):
-            raise Unsupported(f"'{self.target}' has one size, {in_words(self.size)}; asked for was {in_words(wanted)}")
+        self.require(LayerSize(input_size, hidden_size, num_layers))
         found = self.attribute()
         if not _is_builder(found):
             return copy.deepcopy(found)
@@ -58,6 +56,15 @@ class NamedLayer:
             raise Unsupported(f"'{self.target}' takes no num_layers, so it has one layer and not {num_layers}")
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
         return found(**{name: sizes[name] for name in names})
+
+    def require(self, size: LayerSize) -> None:
+        """Refuse another size than the only one.
+
+        Raises:
+            Unsupported: saying which it has.
+        """
+        if self.size not in (None, size):
+            raise Unsupported(f"'{self.target}' has one size, {in_words(self.size)}; asked for was {in_words(size)}")
 
     @property
     def has_one_size(self) -> bool:

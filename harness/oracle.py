@@ -83,8 +83,13 @@ class Oracle:
         """What the layer is: `directions`, `states` (how many state arrays) and `size` (the only one, or None)."""
         return self._ask({"do": "look"})[0]
 
+    def know(self, subject: Subject) -> None:
+        """Go on with the same process, now that more is known of the subject."""
+        self._subject = subject
+
     def weight_shapes(self, size: LayerSize) -> dict[str, tuple[int, ...]]:
-        """The names and shapes of its weights at this size."""
+        """The names and shapes of its weights at this size; raises as `reference` does."""
+        self._subject.layer.require(size)
         return {name: tuple(shape) for name, shape in self._ask({"do": "shapes", "size": asdict(size)})[0].items()}
 
     def reference(self, weights: Mapping[str, FloatArray], inputs: Inputs, size: LayerSize) -> Outputs:
@@ -96,6 +101,7 @@ class Oracle:
         """
         import numpy as np
 
+        self._subject.layer.require(size)
         dtype = "float32" if all(array.dtype == np.float32 for array in weights.values()) else "float64"
         exact = {name: np.ascontiguousarray(array, dtype) for name, array in weights.items()}
         key = _digest(exact)

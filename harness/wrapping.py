@@ -64,6 +64,7 @@ def model_of(
 ) -> Model:
     """The model of an oracle's subject; of a new oracle, unless one is there already."""
     oracle = oracle or Oracle(subject)
+    oracle.know(subject)
 
     def given(size: LayerSize) -> Mapping[str, FloatArray]:
         assert weights
