@@ -1,6 +1,6 @@
 """rnn-harness: parity, accuracy and latency of recurrent models, side by side.
 
-Plugins import everything they need from here. `load` and `discover` import their machinery when first used.
+Plugins import everything they need from here. `load`, `discover` and `wrap` import their machinery when first used.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from harness.catalog import discover
     from harness.ragged import ByLength
     from harness.store import load
+    from harness.wrapping import wrap
 
 __version__ = "0.1.0"
 
@@ -64,9 +65,15 @@ __all__ = [
     "discover",
     "hookimpl",
     "load",
+    "wrap",
 ]
 
-_LAZY = {"discover": "harness.catalog", "ByLength": "harness.ragged", "load": "harness.store"}
+_LAZY = {
+    "discover": "harness.catalog",
+    "ByLength": "harness.ragged",
+    "load": "harness.store",
+    "wrap": "harness.wrapping",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import importlib.metadata
 import importlib.util
+import json
 import math
 import os
 import re
@@ -39,6 +40,7 @@ from harness.contract import (
 
 KINDS = ("model", "runtime", "task")
 PLUGINS_VARIABLE = "HARNESS_PLUGINS"
+OWN_MODEL_VARIABLE, OWN_MODEL = "HARNESS_OWN_MODEL", "own-model"  # see `harness.own_model`; its plugin's name
 CONTRACT_ATTRIBUTE = "harness_contract"  # of a plugin's module: the version of the contract it is written for
 FIRST_CONTRACT = 1  # what is meant by a plugin that does not say
 MOST_ENTRIES = 1000  # of one plugin; a hook may be a generator that never ends
@@ -170,7 +172,16 @@ def installed_plugins() -> list[tuple[Plugin, EntryPoint]]:
             with contextlib.suppress(Exception):
                 found += distribution.entry_points.select(group=hookspecs.ENTRY_POINT_GROUP)
     points = sorted(set(found), key=lambda point: (point.name, point.value))
-    return [(_identity(point), point) for point in points]
+    return [*((_identity(point), point) for point in points), *_own_model()]
+
+
+def _own_model() -> list[tuple[Plugin, EntryPoint]]:
+    """The plugin that stands for a command's `--model`, in that command's processes."""
+    if not (text := os.environ.get(OWN_MODEL_VARIABLE)):
+        return []
+    facts = json.loads(text)
+    point = EntryPoint(OWN_MODEL, "harness.own_model", hookspecs.ENTRY_POINT_GROUP)
+    return [(Plugin(OWN_MODEL, facts["distribution"], facts["version"]), point)]
 
 
 def _identity(point: EntryPoint) -> Plugin:
@@ -290,6 +301,12 @@ def _check_model(model: Any) -> None:
     for name in ("takes_lengths", "yardstick"):
         _require(isinstance(getattr(model, name), bool), who, f"{name} must be True or False")
     _require(isinstance(model.description, str), who, "description must be a text")
+    _require(
+        architecture.weights is None or callable(architecture.weights), who, "architecture's weights must be callable"
+    )
+    _require(model.size is None or isinstance(model.size, LayerSize), who, "size must be a harness.LayerSize")
+    for name in ("input_size", "hidden_size", "num_layers") if model.size else ():
+        _require_whole(getattr(model.size, name), who, f"size's {name}")
 
 
 def _check_runtime(runtime: Any) -> None:

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,9 @@ from harness.catalog import KINDS, installed_plugins
 from harness.contract import HarnessError, one_line
 from harness.journal import StoreError
 from harness.notices import say
+
+if TYPE_CHECKING:
+    from harness.own_model import OwnModel
 
 EXIT_CODES = """\b
 Exit codes:
@@ -81,6 +84,8 @@ def main() -> None:
 
     \b
       harness run              every installed variant on scikit-learn's digits, in some 4 minutes
+      harness run --model my_layer:build
+                               your own layer, on every runtime, without a package
       harness run tutorial     the four LSTMs and their ONNX variants on MNIST
       harness list             what is installed, and what failed to load and why
       harness calibrate        how small a difference this machine lets one see
@@ -119,6 +124,18 @@ choose_data_dir = click.option(
     envvar="HARNESS_DATA_DIR",
     help="Folder of data sets, a sub-folder each. [env: HARNESS_DATA_DIR]",
 )
+choose_model = click.option(
+    "--model",
+    metavar="MODULE:ATTRIBUTE",
+    help="A layer of your own, in the current folder or installed: what builds it, or the layer itself. It is held "
+    "against itself in float64 and goes to every runtime that accepts it; without --models and SUITE, alone.",
+)
+choose_weights = click.option(
+    "--weights",
+    metavar="FILE",
+    help="Its weights, a safetensors file with the layer's own names: what is checked and timed. With head.weight and "
+    "head.bias it is scored as it is, and never trained.",
+)
 
 
 @main.command(epilog=EXIT_CODES)
@@ -126,12 +143,16 @@ choose_data_dir = click.option(
 @click.option(
     "--models", callback=_names, metavar="A,B", help="Models to run; names or patterns such as 'hand-*' or '!hand-*'."
 )
+@choose_model
+@choose_weights
 @click.option("--runtimes", callback=_names, metavar="A,B", help="Runtimes to run them on.")
 @click.option("--tasks", callback=_names, metavar="A,B", help="Tasks to run them on.")
 @click.option("--baselines", callback=_names, metavar="A@B", help="Variants that others are compared with.")
 @click.option("--device", help="cpu, or an accelerator such as cuda.")
 @click.option("--dtype", help="float32 or float64.")
 @click.option("--threads", type=int, help="Threads a call may use.")
+@click.option("--hidden-size", type=int, help="Of every layer, in place of the tasks' own.")
+@click.option("--num-layers", type=int, help="Likewise.")
 @click.option("--seeds", type=int, help="Trainings per variant and task; 0 leaves accuracy out.")
 @click.option(
     "--precision",
@@ -163,6 +184,8 @@ choose_data_dir = click.option(
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
 def run(
     suite: str | None,
+    model: str | None,
+    weights: str | None,
     data_dir: Path | None,
     plugins: list[str] | None,
     out: Path | None,
@@ -175,15 +198,20 @@ def run(
 
     With --resume the suite is the run's own; what else is given must not change it.
     """
+    from harness.own_model import from_header, without_own
     from harness.running import Resumption, run_suite
     from harness.suite import override, parse_suite_table, read_suite
 
+    own = _own_model(model, weights)
     if resume is None:
         if allow_changed:
             raise HarnessError("--allow-changed: it goes with --resume RUN")
         name, chosen = read_suite(suite or "quick")
+        if own:
+            chosen_models = overrides["models"] if overrides["models"] is not None else chosen.models if suite else []
+            overrides["models"] = [*chosen_models, own.name]
         chosen = override(chosen, **overrides)
-        run_suite(name, chosen, overrides["baselines"] or [], plugins, data_dir, out, quiet)
+        run_suite(name, chosen, overrides["baselines"] or [], plugins, data_dir, out, quiet, own=own)
         return
     from harness.store import RunFolder
 
@@ -192,12 +220,20 @@ def run(
     folder, past = RunFolder.reopen(resume)
     with contextlib.closing(folder):
         chosen = read_suite(suite)[1] if suite else parse_suite_table(past.header["suite"], f"the suite of '{resume}'")
-        loaded = [plugin["name"] for plugin in past.header["plugins"] if not plugin.get("failure")]
-        chosen = override(chosen, **overrides)
+        loaded = without_own(plugin["name"] for plugin in past.header["plugins"] if not plugin.get("failure"))
+        chosen, baselines = override(chosen, **overrides), overrides["baselines"] or []
         again = Resumption(folder, past, allow_changed)
-        run_suite(
-            past.header["name"], chosen, overrides["baselines"] or [], plugins or loaded, data_dir, None, quiet, again
-        )
+        own = own or from_header(past.header)
+        run_suite(past.header["name"], chosen, baselines, plugins or loaded, data_dir, None, quiet, again, own)
+
+
+def _own_model(model: str | None, weights: str | None) -> OwnModel | None:
+    """What --model and --weights name."""
+    from harness.own_model import OwnModel
+
+    if weights and not model:
+        raise HarnessError("--weights: they are those of --model MODULE:ATTRIBUTE; give that too")
+    return OwnModel.named(model, weights) if model else None
 
 
 @main.command(name="list")
@@ -342,14 +378,18 @@ def gate(base: Path, new: Path | None, max_slowdown: str, allow_different: bool)
 
 
 @main.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@choose_model
+@choose_weights
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--dtype", default="float32", show_default=True)
 @click.option("--checks", callback=_names, metavar="A,B", help="Ask these rules only, such as parity or causality.")
 @choose_data_dir
 @choose_plugins
 def check(
-    name: str,
+    name: str | None,
+    model: str | None,
+    weights: str | None,
     device: str,
     dtype: str,
     checks: list[str] | None,
@@ -359,16 +399,28 @@ def check(
     """Check whether NAME keeps the rules of the contract: a variant (hand-lstm@eager), a model, a runtime, a plugin
     with all it gives, or a task. A variant is checked with one and with two layers, in a worker of its own.
 
+    With --model and no NAME it is that model on every runtime.
+
     Exits with 1 unless every answer is ok or unsupported.
     """
     from harness.engine.conformance import check_conformance
-    from harness.engine.survey import survey
+    from harness.engine.survey import survey, survey_with
 
+    own = _own_model(model, weights)
+    if not (own or name):
+        raise click.UsageError("Missing argument 'NAME', or --model MODULE:ATTRIBUTE.")
     worst = 0
-    for found in check_conformance(survey(plugins), name, device, dtype, checks, data_dir):
-        outcome = found.outcome
-        click.echo(f"{outcome.status:<12} {found.name:<28} {found.what}  {outcome.reason}".rstrip())
-        worst = max(worst, 0 if outcome.status in ("ok", "unsupported") else 1)
+    with contextlib.ExitStack() as stack:
+        if own:
+            own, catalog = survey_with(own, plugins)
+            stack.enter_context(own.handed_over())
+        else:
+            catalog = survey(plugins)
+        asked = name or (own.name if own else "")
+        for found in check_conformance(catalog, asked, device, dtype, checks, data_dir):
+            outcome = found.outcome
+            click.echo(f"{outcome.status:<12} {found.name:<28} {found.what}  {outcome.reason}".rstrip())
+            worst = max(worst, 0 if outcome.status in ("ok", "unsupported") else 1)
     sys.exit(worst)
 
 

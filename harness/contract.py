@@ -112,6 +112,8 @@ class Architecture:
         weight_shapes: the name and shape of every weight array of a layer of the given size.
         reference: the oracle: `reference(weights, inputs, size) -> Outputs`, computed in the dtype of the weights.
         state_names: one name per state array, the summary (`h`) first.
+        weights: `weights(size)`, the ones to check, time and score with, in standard names; `head.weight` (outputs,
+            D*H) and `head.bias` may be among them. None: random ones to check and time with, trained ones to score.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Architecture:
     weight_shapes: Callable[[LayerSize], Mapping[str, tuple[int, ...]]]
     reference: Callable[[Mapping[str, FloatArray], Inputs, LayerSize], Outputs]
     state_names: tuple[str, ...] = ("h", "c")
+    weights: Callable[[LayerSize], Mapping[str, FloatArray]] | None = None
 
 
 def same_arrays(weights: Mapping[str, FloatArray]) -> Mapping[str, FloatArray]:
@@ -145,6 +148,7 @@ class Model:
         from_parameters: the way back; `to_parameters(from_parameters(p))` equals `p`.
         yardstick: True for the one model of an architecture whose rounding error the others are held against.
         description: one line for `harness list`.
+        size: the only size that `build` gives; None for any.
     """
 
     name: str
@@ -156,6 +160,7 @@ class Model:
     from_parameters: Callable[[Mapping[str, FloatArray]], Mapping[str, FloatArray]] = same_arrays
     yardstick: bool = False
     description: str = ""
+    size: LayerSize | None = None
 
 
 @dataclass(frozen=True, slots=True)

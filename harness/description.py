@@ -31,6 +31,7 @@ def _facts(kind: str, value: Any) -> dict[str, Any]:
     facts = {"kind": kind, "name": value.name, "description": printable(value.description)}
     if kind == "model":
         shown = {name: getattr(value, name) for name in ("framework", "takes_lengths", "yardstick")}
+        shown["size"] = asdict(value.size) if value.size else None
         return facts | shown | {"architecture": _architecture_facts(value.architecture)}
     if kind == "runtime":
         facts |= {"frameworks": sorted(value.frameworks), "trains": isinstance(value, Trainable)}
@@ -47,6 +48,7 @@ def _architecture_facts(architecture: Architecture) -> dict[str, Any]:
         "is_built_in": architecture in BUILT_IN,
         "code": [_place(architecture.weight_shapes), _place(architecture.reference)],
         "computes_nothing": computes_nothing(architecture),
+        "has_weights": architecture.weights is not None,
     }
 
 
@@ -80,12 +82,19 @@ def _plugin(name: Any, distribution: Any, version: Any, failure: Any) -> Plugin:
 
 
 def _architecture(
-    name: Any, directions: Any, state_names: Any, is_built_in: Any, code: Any, computes_nothing: Any
+    name: Any,
+    directions: Any,
+    state_names: Any,
+    is_built_in: Any,
+    code: Any,
+    computes_nothing: Any,
+    has_weights: Any = False,
 ) -> Architecture:
     if is_built_in:
         return {known.name: known for known in BUILT_IN}[name]
     shapes = _Shapes(tuple(map(str, code)), computes_nothing is True)
-    return Architecture(name, directions, shapes, _in_workers_only, tuple(state_names))
+    weights = _in_workers_only if has_weights is True else None
+    return Architecture(name, directions, shapes, _in_workers_only, tuple(state_names), weights)
 
 
 def _entry(plugin: Plugin, kind: str, name: Any, description: Any, **facts: Any) -> Entry:
@@ -93,10 +102,12 @@ def _entry(plugin: Plugin, kind: str, name: Any, description: Any, **facts: Any)
     return make_entry(kind, make[kind](name, printable(description), **facts), plugin)
 
 
-def _model(name: Any, description: str, architecture: Any, framework: Any, takes_lengths: Any, yardstick: Any) -> Model:
-    code = _in_workers_only
+def _model(
+    name: Any, description: str, architecture: Any, framework: Any, takes_lengths: Any, yardstick: Any, size: Any = None
+) -> Model:
+    code, only = _in_workers_only, LayerSize(**size) if size is not None else None
     return Model(
-        name, _architecture(**architecture), framework, code, takes_lengths, code, code, yardstick, description
+        name, _architecture(**architecture), framework, code, takes_lengths, code, code, yardstick, description, only
     )
 
 

@@ -177,7 +177,9 @@ def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: 
             compute_dtype=compute_dtype(runtime, suite.dtype),
             threads=suite.threads,
         )
-        for number, (model, runtime, size) in enumerate(((m, r, s) for m, r in pairs.values() for s in sizes), start=1)
+        for number, (model, runtime, size) in enumerate(
+            ((m, r, s) for m, r in pairs.values() for s in ([m.size] if m.size else sizes)), start=1
+        )
     )
     return Plan(suite, trials, tuple(dict.fromkeys(tasks)), {}, (), {})
 
@@ -232,7 +234,7 @@ def _trials(suite: Suite, catalog: Catalog, task: Task, model: Model, runtime: R
     if not computes_nothing(model.architecture):
         trials += [
             replace(base, kind="accuracy", seed=seed, trained_by=trainer, batch=task.recipe.batch_size)
-            for seed in range(suite.seeds)
+            for seed in range(suite.seeds if model.architecture.weights is None else min(1, suite.seeds))
         ]
     batches = {"single-stream": 1, "offline": suite.latency.offline_batch, "training-step": task.recipe.batch_size}
     for scenario in dict.fromkeys(suite.latency.scenarios):

@@ -15,15 +15,16 @@ import click
 from harness.catalog import Catalog
 from harness.contract import HarnessError
 from harness.engine.run import execute, preflight
-from harness.engine.survey import survey
+from harness.engine.survey import survey, survey_with
 from harness.environment import environment
 from harness.journal import StoreError
 from harness.notices import say
+from harness.own_model import OwnModel
 from harness.plan import Plan, make_plan
 from harness.report import write_report
 from harness.resumption import differences
 from harness.store import GOOD_STATUSES, Run, RunFolder, load
-from harness.suite import Suite
+from harness.suite import Layer, Suite, override
 from harness.terminal import Progress, print_summary, tell_damage
 
 
@@ -45,6 +46,7 @@ def run_suite(
     out: Path | None,
     quiet: bool,
     resumption: Resumption | None = None,
+    own: OwnModel | None = None,
 ) -> None:
     """Survey the plugins, plan and run a suite, or what is missing of it.
 
@@ -57,6 +59,7 @@ def run_suite(
         out: the run's folder; None for a new one in `results/`.
         quiet: no progress on standard error.
         resumption: the run to go on with.
+        own: the model that the command names. If it has one size only, layers have that size unless the suite says.
 
     Raises:
         HarnessError: bad input, or nothing to run.
@@ -64,13 +67,20 @@ def run_suite(
     _check_slices(suite)
     if baselines and suite.pythons:
         raise HarnessError("--baselines: with --python every variant is compared with itself; leave one of them out")
-    catalog = survey(plugins)
-    plan = make_plan(suite, catalog)
-    for baseline in baselines:
-        if baseline not in map(str, plan.variants()):
-            names = ", ".join(map(str, plan.variants()))
-            raise HarnessError(f"--baselines: no variant of this run is called '{baseline}'; there are: {names}")
-    execute_plan(name, plan, catalog, data_dir, out, quiet, resumption)
+    with contextlib.ExitStack() as stack:
+        if own:
+            own, catalog = survey_with(own, plugins)
+            stack.enter_context(own.handed_over())
+            if own.size and suite.layer == Layer():
+                suite = override(suite, hidden_size=own.size.hidden_size, num_layers=own.size.num_layers)
+        else:
+            catalog = survey(plugins)
+        plan = make_plan(suite, catalog)
+        for baseline in baselines:
+            if baseline not in map(str, plan.variants()):
+                names = ", ".join(map(str, plan.variants()))
+                raise HarnessError(f"--baselines: no variant of this run is called '{baseline}'; there are: {names}")
+        execute_plan(name, plan, catalog, data_dir, out, quiet, resumption, own)
 
 
 def execute_plan(
@@ -81,13 +91,14 @@ def execute_plan(
     out: Path | None,
     quiet: bool,
     resumption: Resumption | None = None,
+    own: OwnModel | None = None,
 ) -> Run:
     """Run a plan into a folder, write its report and print it; exits with 1 if a row is bad."""
     for plugin in catalog.plugins:
         if plugin.failure:
             say(f"harness: plugin '{plugin.name}' failed to load and is left out: {plugin.failure}")
     checked = preflight(plan, catalog, data_dir)
-    header = _header(name, plan, catalog) | {"pythons": checked.pythons}
+    header = _header(name, plan, catalog) | {"pythons": checked.pythons, "own_model": own.facts if own else None}
     if resumption:
         _resume(resumption, header)
     folder = resumption.folder if resumption else RunFolder(_run_path(out, name), header)

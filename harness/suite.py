@@ -173,18 +173,23 @@ def parse_suite_table(table: Any, origin: str) -> Suite:
 
 
 def override(suite: Suite, **changes: Any) -> Suite:
-    """A copy with the given keys, those of `[latency]` too, changed and checked again; a key given as None stays.
+    """A copy with the given keys, those of `[layer]` and `[latency]` too, changed and checked again.
+
+    A key given as None stays.
 
     Raises:
         HarnessError: a value is not allowed.
     """
     given = {key: value for key, value in changes.items() if value is not None}
-    latency = {key: given.pop(key) for key in list(given) if key in Latency.model_fields}
+    sections: dict[str, Any] = {}
+    for name, section in (("layer", suite.layer), ("latency", suite.latency)):
+        own = {key: given.pop(key) for key in list(given) if key in type(section).model_fields}
+        sections[name] = section.model_dump() | own
     try:
-        return Suite.model_validate({**suite.model_dump(), "latency": suite.latency.model_dump() | latency, **given})
+        return Suite.model_validate({**suite.model_dump(), **sections, **given})
     except ValidationError as error:
         problem = error.errors()[0]
-        key = str(problem["loc"][1 if problem["loc"][0] == "latency" and len(problem["loc"]) > 1 else 0])
+        key = str(problem["loc"][1 if problem["loc"][0] in sections and len(problem["loc"]) > 1 else 0])
         option = OPTIONS.get(key, key.replace("_", "-"))
         raise HarnessError(f"--{option}: {_sentence(problem)}") from error
 

@@ -153,7 +153,7 @@ def conformance(
         expected_failures: by variant (or plugin, or task) and check, the reason why it fails. If it does not, the test
             fails.
         marks: pytest marks by pattern (`*@onnxruntime`) of a variant's name.
-        size, dtype: of the layers.
+        size, dtype: of the layers; a model that has one size only is checked at that.
 
     Raises:
         HarnessError: no such plugin, it cannot be loaded, or expected_failures has an unknown name.
@@ -238,7 +238,7 @@ def _jobs(
     yield (plugin, "import_is_free"), _without_folder(partial(check_import_is_free, plugin))
     for model, runtime in catalog.variants(plugin):
         for rule in applicable(model, runtime):
-            check = partial(CHECKS[rule], model, runtime, size, dtype)
+            check = partial(CHECKS[rule], model, runtime, model.size or size, dtype)
             yield (f"{model.name}@{runtime.name}", rule), _with_folder(check)
     folder = os.environ.get("HARNESS_DATA_DIR")
     for entry in catalog.entries:

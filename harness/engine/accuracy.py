@@ -57,14 +57,19 @@ def train(
 ) -> tuple[dict[str, FloatArray], list[CurvePoint], FloatArray]:
     """Train by the task's recipe. The head, the order of the rows and the model's own initialisation follow the seed.
 
+    What has weights of its own is not trained but scored as it is: its curve has one point, at step 0.
+
     Returns:
         the weights (head included), the learning curve, and the test predictions (N, outputs) of the trained weights.
 
     Raises:
         HarnessError: the loss stopped being finite.
-        Unsupported: the recipe sets a forget bias, and the architecture has no forget gate.
+        Unsupported: the recipe sets a forget bias, and the architecture has no forget gate; or the architecture has
+            weights of its own, without a head that fits the task.
         whatever the model or runtime raises.
     """
+    if model.architecture.weights is not None:
+        return _score_as_given(model, runtime, task, data, options)
     if not isinstance(runtime, Trainable):
         raise HarnessError(f"runtime '{runtime.name}' cannot train")
     recipe = replace(task.recipe, hidden_size=options.size.hidden_size, num_layers=options.size.num_layers)
@@ -98,6 +103,29 @@ def train(
         curve.append(CurvePoint(step, float(epoch), float(np.mean(losses)) if losses else math.nan, score))
         losses.clear()
     return weights, curve, predictions
+
+
+def _score_as_given(
+    model: Model, runtime: Runtime, task: Task, data: Data, options: SessionOptions
+) -> tuple[dict[str, FloatArray], list[CurvePoint], FloatArray]:
+    """What `train` gives for weights that are given; see there."""
+    assert model.architecture.weights is not None
+    weights = {name: array.astype(options.dtype) for name, array in model.architecture.weights(options.size).items()}
+    head = {
+        name: array.shape for name, array in initial_head(model.architecture, options.size, task.outputs, 0).items()
+    }
+    found = {name: weights[name].shape for name in head if name in weights}
+    if found != head:
+        has = " and ".join(f"{name} {shape}" for name, shape in found.items()) or "neither"
+        needs = " and ".join(f"{name} {shape}" for name, shape in head.items())
+        raise Unsupported(
+            f"the weights given to model '{model.name}' have {has} of the {needs} that task '{task.name}' is scored "
+            "with; add them to the file, or give no weights and it is trained"
+        )
+    with closing(runtime.open(model, without_head(weights), options)) as session:
+        predictions = predict(session, model.architecture, weights, data.test, options.dtype)
+    score = score_of(task.kind, predictions, data.test.targets)
+    return weights, [CurvePoint(0, 0.0, math.nan, score)], predictions
 
 
 def predict(

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from harness.catalog import Catalog, Plugin, check_names, chosen_names
+from harness.catalog import OWN_MODEL, Catalog, Plugin, check_names, chosen_names
 from harness.contract import HarnessError
 from harness.description import from_description
 from harness.engine.process import WorkerFailure, WorkerProcess
+from harness.own_model import OwnModel
 
 SECONDS = 60.0  # how long loading one plugin may take
+LAYER_SECONDS = 300.0  # and finding out what a layer is, for which a framework is imported
 
 
 def survey(only: Collection[str] | None = None, seconds: float = SECONDS) -> Catalog:
@@ -42,6 +44,27 @@ def survey(only: Collection[str] | None = None, seconds: float = SECONDS) -> Cat
         tuple(plugin for catalog in found for plugin in catalog.plugins),
         tuple(entry for catalog in found for entry in catalog.entries),
     )
+
+
+def survey_with(own: OwnModel, only: Collection[str] | None = None) -> tuple[OwnModel, Catalog]:
+    """The catalog of the plugins and of a model that a command names; and what was found out about that model.
+
+    Raises:
+        HarnessError: as `survey`; or the model cannot be used, and why.
+    """
+    catalog = survey(only)
+    own = own.with_oracle(catalog)
+    with own.handed_over():
+        found = survey([OWN_MODEL], LAYER_SECONDS)
+    if failure := found.plugins[0].failure:
+        raise HarnessError(f"--model {own.target}: {failure}")
+    if own.name in catalog.names("model"):
+        owner = catalog.entry("model", own.name).plugin.distribution
+        raise HarnessError(
+            f"--model {own.target}: '{owner}' gives a model '{own.name}' too; give the attribute another name"
+        )
+    both = Catalog(catalog.plugins + found.plugins, catalog.entries + found.entries)
+    return own.with_facts(found.model(own.name)), both
 
 
 def _worker() -> WorkerProcess:
