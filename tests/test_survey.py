@@ -356,9 +356,10 @@ def test_a_plugin_that_fails_for_what_another_did_is_loaded_all_the_same(world: 
 
 
 LATER = """
-import os, threading, time
+import os, sys, threading, time
 def leave():
-    time.sleep(0.3)
+    while "stranger_slow" not in sys.modules:
+        time.sleep(0.01)
     os._exit(9)
 threading.Thread(target=leave, daemon=True).start()
 """

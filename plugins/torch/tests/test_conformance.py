@@ -1,6 +1,6 @@
 """The plugin keeps every rule of the contract, on its own runtimes; on others', their plugins' tests ask.
 
-A layer with a loop over time in Python is compiled anew for every length, which takes minutes a layer:
+A loop over time in Python, and nn.GRU, are compiled anew for every length, which takes minutes a layer:
 `HARNESS_COMPILE_LOOPS=1 pytest plugins/torch/tests/test_conformance.py` asks these too.
 """
 
@@ -19,7 +19,8 @@ test_conformance = harness.testing.conformance(
     "torch",
     marks={
         **{pattern: [ELSEWHERE] for pattern in OTHERS},
-        "torch-*@compile": [pytest.mark.slow],
+        "torch-*lstm@compile": [pytest.mark.slow],
+        "torch-*gru@compile": [pytest.mark.slow, LOOPS],
         "hand-*@compile": [pytest.mark.slow, LOOPS],
         "fused-*@compile": [pytest.mark.slow, LOOPS],
     },
