@@ -113,7 +113,8 @@ class Compile:
     """`torch.compile`, of the whole layer (`fullgraph=True`), for all batch sizes and lengths (`dynamic=True`).
 
     Accepts every torch model. nn.LSTM and nn.GRU are compiled too, which torch leaves as they are by default. A loop
-    over time in Python, and nn.GRU, are unrolled, so every length is compiled anew. It needs a C++ compiler; it does not train.
+    over time in Python, and nn.GRU, are unrolled, so every length is compiled anew. It needs a C++ compiler, and does
+    not train.
     """
 
     name = "compile"
