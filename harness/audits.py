@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from harness import stats
+from harness.contract import COMPUTE_DTYPES
 from harness.parity import Observation, limit
 from harness.rounding import PEAK_FACTORS
 
@@ -27,6 +28,7 @@ AUDITS = {
     "rest": "nothing works on after the calls have returned",
 }
 OUTPUTS_FACTOR = 4.0  # times parity's limit: rounding differs between inputs, and what is meant to be found is gross
+REDUCED_OUTPUTS_FACTOR = 1.0  # in fewer bits the limit itself is some hundredths, and room enough
 FREE_SECONDS = 50e-6  # what prepare and fetch may take in any case
 DEVICE_SECONDS = 500e-6  # the same where arrays go to a device and back, and each way is waited for
 COPIED_BYTES_PER_S = 1e9  # and what moving a call's arrays may take besides
@@ -127,8 +129,9 @@ def _outputs(evidence: Sequence[Evidence], yardstick: Sequence[Observation], com
         for part in {o.part for o in kept}
     }
     worst, text = 0.0, ""
+    factor = REDUCED_OUTPUTS_FACTOR if compute_dtype in COMPUTE_DTYPES else OUTPUTS_FACTOR
     for o in kept:
-        allowed = OUTPUTS_FACTOR * limit(largest[o.part], o.reference_rms, compute_dtype)
+        allowed = factor * limit(largest[o.part], o.reference_rms, compute_dtype)
         share = o.rmse / allowed if allowed else (math.inf if o.rmse else 0.0)
         if o.problem or not share <= 1:
             text = f"{o.part} of a timed call: {o.problem or f'error {o.rmse:.1e}, allowed {allowed:.1e}'}"

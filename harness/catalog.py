@@ -325,6 +325,11 @@ def _check_runtime(runtime: Any) -> None:
         who,
         f"compute_dtype must be one of {', '.join(COMPUTE_DTYPES)}, or not be there",
     )
+    _require(
+        reduced is None or not isinstance(runtime, Trainable),
+        who,
+        "compute_dtype is of a runtime that does not train, for accuracy is held against a trainer's",
+    )
     for name in ("open", *(("open_trainer", "initial_weights") if isinstance(runtime, Trainable) else ())):
         _require(callable(getattr(runtime, name)), who, f"{name} must be callable")
 

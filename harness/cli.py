@@ -208,8 +208,9 @@ def run(
             raise HarnessError("--allow-changed: it goes with --resume RUN")
         name, chosen = read_suite(suite or "quick")
         if own:
-            chosen_models = overrides["models"] if overrides["models"] is not None else chosen.models if suite else []
-            overrides["models"] = [*chosen_models, own.name]
+            patterns = overrides["models"] if overrides["models"] is not None else chosen.models if suite else []
+            everything_else = ["*"] if patterns and all(pattern.startswith("!") for pattern in patterns) else []
+            overrides["models"] = [*everything_else, *patterns, own.name]
         chosen = override(chosen, **overrides)
         run_suite(name, chosen, overrides["baselines"] or [], plugins, data_dir, out, quiet, own=own)
         return

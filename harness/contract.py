@@ -213,7 +213,8 @@ class Runtime(Protocol):
         description: one line for `harness list`.
         compute_dtype: optional: one of `COMPUTE_DTYPES`, of a runtime that rounds to it what it multiplies. Its
             sessions take and give float32 all the same. They may be off by what that format is worth
-            (`harness.rounding`), and their accuracy is compared with that of the variant that trained the weights.
+            (`harness.rounding`), and their accuracy is compared with that of the variant that trained the weights; so
+            such a runtime does not train.
     """
 
     @property

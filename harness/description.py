@@ -111,7 +111,7 @@ def _model(
     )
 
 
-def _runtime(name: Any, description: str, frameworks: Any, trains: Any, compute_dtype: Any) -> Any:
+def _runtime(name: Any, description: str, frameworks: Any, trains: Any, compute_dtype: Any = None) -> Any:
     kind = _TrainableStandIn if trains else _RuntimeStandIn
     return kind(name, frozenset(frameworks), description, compute_dtype)
 

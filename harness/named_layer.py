@@ -21,6 +21,7 @@ from typing import Any
 from harness.contract import HarnessError, LayerSize, Unsupported, printable
 
 TARGET = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+SIZES = ("input_size", "hidden_size", "num_layers")
 TAKES = "a layer is built by what takes input_size, hidden_size and num_layers, or nothing"
 
 
@@ -52,8 +53,9 @@ class NamedLayer:
         if not _is_builder(found):
             return copy.deepcopy(found)
         names = sizes_taken(found, self.target)
-        if names and "num_layers" not in names and num_layers != 1:
-            raise Unsupported(f"'{self.target}' takes no num_layers, so it has one layer and not {num_layers}")
+        if names and "num_layers" not in names and num_layers != self.depth:
+            has = "one layer" if self.depth == 1 else f"{self.depth} layers"
+            raise Unsupported(f"'{self.target}' takes no num_layers, so it has {has} and not {num_layers}")
         sizes = {"input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers}
         return found(**{name: sizes[name] for name in names})
 
@@ -71,6 +73,12 @@ class NamedLayer:
         """Whether nobody can choose its size; imports the target."""
         found = self.attribute()
         return not (_is_builder(found) and sizes_taken(found, self.target))
+
+    @property
+    def depth(self) -> int:
+        """How many layers it has where it takes no num_layers: one, or as many as a partial binds; imports it."""
+        layers = _bound(self.attribute()).get("num_layers", 1)
+        return layers if isinstance(layers, int) else 1
 
     def attribute(self) -> Any:
         """What the target names, its module imported.
@@ -152,22 +160,42 @@ def sizes_taken(builder: Callable[..., Any], target: str) -> tuple[str, ...]:
     Raises:
         HarnessError: it needs something else.
     """
-    known = ("input_size", "hidden_size", "num_layers")
+    bound = _bound(builder)
+    free = tuple(name for name in SIZES if name not in bound)
+    needed = {"input_size", "hidden_size"}
     try:
-        parameters = inspect.signature(builder).parameters
+        parameters = list(inspect.signature(builder).parameters.values())
     except (TypeError, ValueError):  # compiled code may not tell
-        return known
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return known
-    taken = tuple(name for name in known if name in parameters)
-    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    others = [
-        p.name for p in parameters.values() if p.default is p.empty and p.kind not in free and p.name not in known
-    ]
-    if others or (taken and not {"input_size", "hidden_size"} <= set(taken)):
+        parameters = [inspect.Parameter("sizes", inspect.Parameter.VAR_KEYWORD)]
+    others: list[str] = []
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        taken = free
+    else:
+        names = {p.name for p in parameters}
+        taken = tuple(name for name in free if name in names)
+        required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
+        others = [name for name in required if name not in SIZES]
+    if needed <= bound.keys():
+        taken = ()
+    if others or (taken and not needed <= set(taken)):
         asked = ", ".join(others) if others else f"only {' and '.join(taken)}"
         raise HarnessError(f"'{target}' asks for {asked}; {TAKES}; write a function that does")
     return taken
+
+
+def _bound(builder: Callable[..., Any]) -> dict[str, Any]:
+    """What a partial binds, by name. Arguments of no name are those of a layer: its sizes, in their order."""
+    if not isinstance(builder, functools.partial):
+        return {}
+    try:
+        signature = inspect.signature(builder.func)
+        bound = dict(signature.bind_partial(*builder.args, **builder.keywords).arguments)
+        rest = next((p.name for p in signature.parameters.values() if p.kind is p.VAR_POSITIONAL), None)
+    except (TypeError, ValueError):  # compiled code may not tell, and what cannot be bound fails when it is called
+        bound, rest = {"": builder.args}, ""
+    unnamed = bound.pop(rest, ()) if rest is not None else ()
+    bound |= builder.keywords
+    return bound | dict(zip((name for name in SIZES if name not in bound), unnamed, strict=False))
 
 
 def in_words(size: LayerSize | None) -> str:

@@ -20,7 +20,7 @@ import traceback
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
 from harness.contract import (
@@ -81,7 +81,20 @@ class Oracle:
 
     def look(self) -> dict[str, Any]:
         """What the layer is: `directions`, `states` (how many state arrays) and `size` (the only one, or None)."""
-        return self._ask({"do": "look"})[0]
+        found: dict[str, Any] = self._ask({"do": "look"})[0]
+        return found
+
+    def is_native(self) -> bool:
+        """Whether the layer's class is derived from one of the framework's; no, if it cannot be built."""
+        with suppress(HarnessError):
+            return bool(self._ask({"do": "is_native"})[0])
+        return False
+
+    def close(self) -> None:
+        """Let the process go."""
+        process, self._process, self._known = self._process, None, ""
+        if process:
+            _end(process)
 
     def know(self, subject: Subject) -> None:
         """Go on with the same process, now that more is known of the subject."""
@@ -116,11 +129,11 @@ class Oracle:
             self._known = key
         return Outputs(found["y"], tuple(found[f"state{number}"] for number in range(answer["states"])))
 
-    def _ask(self, question: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _ask(self, question: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         with self._lock:
             return self._answer(question, {})
 
-    def _answer(self, question: dict[str, Any], arrays: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _answer(self, question: dict[str, Any], arrays: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         process = self._process = self._process or self._start()
         assert process.stdin
         assert process.stdout
@@ -169,13 +182,24 @@ class Answers:
         if layer.has_one_size:
             found, outputs = self._only_size()
         else:
-            outputs = self._first_that_runs(TRIED)[1]
+            outputs = self._first_that_runs([replace(size, num_layers=layer.depth) for size in TRIED])[1]
         hidden_size = outputs.state[0].shape[2]
         directions = outputs.y.shape[2] // hidden_size
         if found:
             found = LayerSize(found.input_size, hidden_size, outputs.state[0].shape[0] // directions)
         facts = {"directions": directions, "states": len(outputs.state), "size": asdict(found) if found else None}
         return facts, {}
+
+    def is_native(self, arrays: Any) -> tuple[bool, dict[str, Any]]:
+        """See `Oracle.is_native`."""
+        layer = self._subject.layer
+        found = layer.attribute()
+        for size in () if isinstance(found, type) else TRIED:
+            with suppress(Exception):  # the user's code may raise anything
+                found = type(layer(size.input_size, size.hidden_size, layer.depth))
+                break
+        bases = found.__mro__ if isinstance(found, type) else ()
+        return self._subject.framework in {base.__module__.partition(".")[0] for base in bases}, {}
 
     def shapes(self, arrays: Any, size: dict[str, int]) -> tuple[dict[str, Any], dict[str, Any]]:
         """See `Oracle.weight_shapes`."""
@@ -247,6 +271,10 @@ class Answers:
     def _initial(self, size: LayerSize) -> Mapping[str, FloatArray]:
         assert isinstance(self._runtime, Trainable)
         found = dict(self._runtime.initial_weights(self._model, size, 0))
+        if any(name.startswith("head.") for name in found):
+            raise HarnessError(
+                f"'head.*' names the harness's own head; rename the submodule of '{self._subject.layer.target}'"
+            )
         if others := [f"{name} ({array.dtype})" for name, array in found.items() if array.dtype.kind != "f"]:
             raise Unsupported(f"'{self._subject.layer.target}' keeps {', '.join(others)}; weights are real numbers")
         return found

@@ -39,7 +39,8 @@ class OwnModel:
         folder: where the module is looked for first: the current one.
         distribution, version: of the installed package that it is in; else the target and a digest of its source.
         weights: the file of weights, or empty; weights_sha256: of its bytes.
-        framework, plugin: what the layer is made of, and the plugin whose runtime is its oracle; empty until known.
+        trainers: what it may be made of: the frameworks that installed runtimes train, each with the first's plugin.
+        framework, plugin: that of them under which it runs; empty until known.
         directions, states, size: what the layer is; no states until known.
     """
 
@@ -49,6 +50,7 @@ class OwnModel:
     version: str
     weights: str = ""
     weights_sha256: str = ""
+    trainers: tuple[tuple[str, str], ...] = ()
     framework: str = ""
     plugin: str = ""
     directions: int = 1
@@ -98,15 +100,18 @@ class OwnModel:
                 os.environ[OWN_MODEL_VARIABLE] = before
 
     def with_oracle(self, catalog: Catalog) -> Self:
-        """The same, with the plugin of the first runtime that trains, and its framework.
+        """The same, with the frameworks that are trained, in the order of their plugins.
 
         Raises:
             HarnessError: there is none.
         """
-        for entry in catalog.entries:
-            if entry.kind == "runtime" and isinstance(entry.value, Trainable):
-                frameworks = catalog.runtime(entry.name).frameworks
-                return replace(self, framework=min(frameworks), plugin=entry.plugin.name)
+        entries = [entry for entry in catalog.entries if entry.kind == "runtime" and isinstance(entry.value, Trainable)]
+        trainers: dict[str, str] = {}
+        for entry in entries:
+            for framework in sorted(entry.value.frameworks):
+                trainers.setdefault(framework, entry.plugin.name)
+        if trainers:
+            return replace(self, trainers=tuple(trainers.items()))
         raise HarnessError(
             f"--model {self.target}: no runtime that trains is installed or chosen, and the layer's reference needs "
             "one; install rnn-harness-torch, say"
@@ -114,8 +119,15 @@ class OwnModel:
 
     def with_facts(self, model: Model) -> Self:
         """The same, with what was found out of its layer."""
-        architecture = model.architecture
-        return replace(self, directions=architecture.directions, states=len(architecture.state_names), size=model.size)
+        architecture, framework = model.architecture, model.framework
+        return replace(
+            self,
+            framework=framework,
+            plugin=dict(self.trainers)[framework],
+            directions=architecture.directions,
+            states=len(architecture.state_names),
+            size=model.size,
+        )
 
     def model(self) -> Model:
         """The model. What is not known of its layer is found out, in the oracle's process.
@@ -127,13 +139,10 @@ class OwnModel:
         layer = NamedLayer(self.target, self.folder, self.size)
         weights = GivenWeights(self.weights, self.weights_sha256) if self.weights else None
         if not self.states:
-            oracle = Oracle(Subject(self.name, layer, self.framework, self.plugin))
-            found = oracle.look()
-            size = LayerSize(**found["size"]) if found["size"] else None
-            own = replace(self, directions=found["directions"], states=found["states"], size=size)
-            layer = replace(layer, size=size)
+            own, oracle = self._looked_at(layer)
+            layer = replace(layer, size=own.size)
         subject = Subject(
-            self.name, layer, self.framework, self.plugin, STATE_NAMES[: own.states], directions=own.directions
+            self.name, layer, own.framework, own.plugin, STATE_NAMES[: own.states], directions=own.directions
         )
         description = f"{self.target}{f' with {Path(self.weights).name}' if weights else ''}, held against itself"
         model = model_of(subject, weights, description, oracle)
@@ -141,13 +150,37 @@ class OwnModel:
             model.architecture.weights(own.size)  # so that a file that does not fit is told of before a run
         return model
 
+    def _looked_at(self, layer: NamedLayer) -> tuple[Self, Oracle]:
+        """The same, with what the first framework under which the layer runs tells of it; and that oracle.
+
+        Raises:
+            HarnessError: it runs under none; the reason is that of the framework that it is derived from, or the first.
+        """
+        reasons: list[HarnessError] = []
+        for framework, plugin in self.trainers:
+            oracle = Oracle(Subject(self.name, layer, framework, plugin))
+            try:
+                found = oracle.look()
+            except HarnessError as error:
+                is_native = len(self.trainers) > 1 and oracle.is_native()
+                oracle.close()
+                if is_native:
+                    raise
+                reasons.append(error)
+            else:
+                size = LayerSize(**found["size"]) if found["size"] else None
+                known = replace(self, framework=framework, plugin=plugin, states=found["states"], size=size)
+                return replace(known, directions=found["directions"]), oracle
+        raise reasons[0]
+
 
 @hookimpl
 def harness_models() -> Iterable[Model]:
     """The model that this process was handed."""
     facts = json.loads(os.environ[OWN_MODEL_VARIABLE])
-    size = facts["size"]
-    return [OwnModel(**facts | {"size": LayerSize(**size) if size else None}).model()]
+    size = LayerSize(**facts["size"]) if facts["size"] else None
+    trainers = tuple((framework, plugin) for framework, plugin in facts["trainers"])
+    return [OwnModel(**facts | {"size": size, "trainers": trainers}).model()]
 
 
 def from_header(header: Mapping[str, Any]) -> OwnModel | None:
@@ -169,12 +202,14 @@ def _origin(target: str, folder: str) -> tuple[str, str]:
     """
     top = target.partition(":")[0].partition(".")[0]
     local = PathFinder.find_spec(top, [folder])
-    spec = local or PathFinder.find_spec(top, [entry for entry in sys.path if entry])
+    spec = local
+    if spec is None or not spec.loader:  # a folder that is no package gives way to whatever is one
+        spec = PathFinder.find_spec(top, [*(entry for entry in sys.path if entry), folder])
     if spec is None:
         raise HarnessError(
             f"--model {target}: no module '{top}' in '{folder}' or among what is installed; see to its spelling"
         )
-    if local is None:
+    if local is None or (spec.loader and not local.loader):
         with suppress(Exception):  # metadata that cannot be read
             (owner,) = set(importlib.metadata.packages_distributions()[top])
             return owner, importlib.metadata.version(owner)

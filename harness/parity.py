@@ -295,8 +295,11 @@ class _Rounded(_Equations):
         self._dtype, self._compute_dtype = dtype, compute_dtype
 
     def prepare(self, inputs: Inputs) -> Inputs:
+        x = inputs.x
+        if inputs.lengths is not None:  # what is behind a row's end must not stretch the scale
+            x = np.where((np.arange(x.shape[1]) < inputs.lengths[:, None])[:, :, None], x, x.dtype.type(0))
         return Inputs(
-            rounded(inputs.x, self._compute_dtype), rounded_arrays(inputs.state, self._compute_dtype), inputs.lengths
+            rounded(x, self._compute_dtype), rounded_arrays(inputs.state, self._compute_dtype), inputs.lengths
         )
 
     def fetch(self, raw: Outputs) -> Outputs:

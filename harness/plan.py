@@ -260,9 +260,12 @@ def _pairs(suite: Suite, catalog: Catalog) -> list[tuple[Model, Runtime]]:
 def _pick(catalog: Catalog, kind: str, patterns: list[str]) -> list[str]:
     """The names that match, in the catalog's order for a pattern, in the user's order otherwise.
 
-    `!` before a pattern leaves out what it matches; with nothing but such patterns, everything else is meant.
+    `!` before a name or pattern leaves out what it means; with nothing but such, everything else is meant.
     """
     left_out = [pattern.removeprefix("!") for pattern in patterns if pattern.startswith("!")]
+    for name in left_out:
+        if not set(name) & set("*?"):
+            catalog.entry(kind, name)  # or a misspelt name would leave out nothing
     names: list[str] = []
     for pattern in [pattern for pattern in patterns if not pattern.startswith("!")] or ["*"]:
         if set(pattern) & set("*?"):

@@ -126,8 +126,9 @@ READING = (
     "- **parity**: the RMSE against a float64 reference, relative to the yardstick's in the same check, at the worst "
     "check; it passes up to 2 (plus four units in the last place). A wrong variant gets no latency, and a training "
     "step with wrong gradients no training-step latency. A format behind it (`bfloat16`, `int8`) is the one in which "
-    "the variant computes: its yardstick is the reference itself, of weights and inputs rounded to that format, and it "
-    f"must keep {LEAST_SCORE:.0%} of the trainer's accuracy and agree with it on {LEAST_AGREEMENT:.0%} of the rows.",
+    "the variant computes: its yardstick is the reference itself, of weights and inputs rounded to that format. Where "
+    f"it is scored, it must keep {LEAST_SCORE:.0%} of the trainer's accuracy and agree on {LEAST_AGREEMENT:.0%} of the "
+    "rows.",
     "- **score**: mean over seeds on the test split, with a 95 % interval. Variants that train themselves start from "
     "random weights of their own, so their scores differ by chance even where they compute the same. A variant that "
     "cannot train repeats the score of the one whose weights it uses.",
@@ -141,8 +142,9 @@ READING = (
     "paired where both were measured side by side: below 1 is faster. **verdict**: `faster` or `slower` where the "
     "ratio is surely not 1, `same` where it is surely within the tolerance, else `undecided`; 95 % for all verdicts of "
     "a boundary together. **precision**: the half of that ratio's interval.",
-    "- **what it costs to start**: once, in a new process, while others were at work beside it: a session opened with "
-    "nothing kept from before (exporting and reading the model included, importing its framework too), then one call.",
+    "- **what it costs to start**: once, in a new process, while others were at work beside it: a session opened "
+    "(importing the framework, exporting and reading the model included), then one call. An export that runtimes share "
+    "is paid by the first that comes; the others wait for it or find it.",
     "- **audits**: while calls were timed, each got a fresh input, a random part of the timed outputs was held against "
     "the reference, a repeated input was not faster, work was not put outside the window, nothing beat the processor's "
     "own matrix product by far, the clock was right, and nothing worked on afterwards.",
@@ -288,6 +290,9 @@ def _legend(run: Run, rows: pd.DataFrame) -> list[str]:
             f"Score: {inline(best['metric'])}{note}, mean over {seeds}; "
             f"always answering the same scores {scale * best['trivial_score']:.3g}{unit}."
         )
+    reduced = rows[rows["compute_dtype"].ne(rows["dtype"]) & rows["single_stream_latency_s"].notna()]
+    if unproved := [inline(row["variant"]) for row in records(reduced[reduced["score"].isna()])]:
+        lines.append(f"Computed in fewer bits and not scored, so proved by parity alone: {', '.join(unproved)}.")
     lines.append("Intervals hold within this run; another run, and another machine, may differ by more.")
     floor = rows[rows["is_floor"] & rows["single_stream_latency_s"].notna()]
     for row in records(floor):

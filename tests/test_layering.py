@@ -28,7 +28,7 @@ OURS: dict[str, set[str]] = {
     "rounding": {"contract"},
     "parity": {"contract", "rounding"},
     "gradients": {"contract", "parity"},
-    "audits": {"parity", "rounding", "stats"},
+    "audits": {"contract", "parity", "rounding", "stats"},
     "rules": {"contract", "gradients", "parity"},
     "testing": {"catalog", "contract", "rules"},
     "new_plugin": {"", "catalog", "contract"},

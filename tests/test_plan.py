@@ -440,3 +440,14 @@ def test_a_trials_row_names_its_variant_and_the_distributions_that_give_it() -> 
     assert (row["runtime_distribution"], row["runtime_distribution_version"]) == ("rnn-there", "2.0")
     assert (row["task_distribution"], row["task_distribution_version"]) == ("rnn-elsewhere", "3.0")
     assert (row["input_size"], row["hidden_size"], row["num_layers"]) == (3, 6, 1)
+
+
+def test_an_exclamation_mark_leaves_out_what_it_means_and_alone_means_everything_else() -> None:
+    assert variants(make_plan(Suite(models=["*", "!a"], runtimes=["!fancy"]), BOTH)) == ["b@trains", "b@plays"]
+    assert variants(make_plan(Suite(models=["!b", "!c"], runtimes=["*", "!f*"]), BOTH)) == ["a@trains", "a@plays"]
+
+
+def test_a_pattern_that_leaves_out_nothing_is_fine_and_a_misspelt_name_is_not() -> None:
+    assert variants(make_plan(Suite(models=["a", "!z*"], runtimes=["plays"]), BOTH)) == ["a@plays"]
+    with pytest.raises(HarnessError, match="no runtime is called 'playz'; did you mean 'plays'"):
+        make_plan(Suite(models=["a"], runtimes=["!playz"]), BOTH)

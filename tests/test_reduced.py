@@ -12,6 +12,7 @@ from strangers import World
 
 from harness import HarnessError
 from harness.cli import main
+from harness.contract import COMPUTE_DTYPES
 from harness.store import Run, load
 from harness.tables import records
 
@@ -19,6 +20,7 @@ SOURCE = """
 import harness
 from harness import Inputs, Outputs
 from harness.rounding import rounded, rounded_arrays
+from cheats import Cheat
 from strangers import PlainSession
 
 class Rounding(PlainSession):
@@ -41,6 +43,16 @@ class FourBits(PlainSession):
         super().__init__(layer, weights)
     def fetch(self, raw):
         return Outputs(raw.y.astype("float32"), tuple(part.astype("float32") for part in raw.state))
+
+class DropsRecurrence(Cheat):
+    # honest to parity; a timed call leaves out the recurrent product
+    def timed(self, inputs):
+        kept, self._weights = self._weights, dict(self._weights)
+        self._weights["weight_hh_l0"] = 0 * kept["weight_hh_l0"]
+        try:
+            return self.right(inputs)
+        finally:
+            self._weights = kept
 
 class SwapsRows(Rounding):
     # wrong where the test split is scored, at a batch size that parity does not ask
@@ -88,8 +100,8 @@ def add(world: World, name: str, session: str, compute_dtype: str | None) -> Non
     world.add(name, head + tail)
 
 
-def run() -> tuple[Result, Run]:
-    Path("suite.toml").write_text(SUITE, encoding="utf-8")
+def run(suite: str = SUITE) -> tuple[Result, Run]:
+    Path("suite.toml").write_text(suite, encoding="utf-8")
     result = CliRunner().invoke(main, ["run", "suite.toml", "--out", "out", "--quiet"])
     return result, load("out")
 
@@ -135,6 +147,31 @@ def test_what_passes_parity_and_loses_accuracy_is_wrong_and_is_not_timed(world: 
     (row,) = [row for row in records(finished.summary) if row["variant"] == "honest@loses"]
     assert row["score"] < 0.5  # it is still told how badly it does
     assert (row["agreeing_rows"], row["rows"]) == (0, 10)
+
+
+def test_a_timed_call_without_its_recurrent_product_is_found_out_in_any_format(world: World) -> None:
+    for compute_dtype in COMPUTE_DTYPES:
+        add(world, f"drops-{compute_dtype}", "DropsRecurrence", compute_dtype)
+    _, finished = run(SUITE.replace("seeds = 1", "seeds = 0"))
+    for compute_dtype in COMPUTE_DTYPES:
+        row = rows(finished, f"drops-{compute_dtype}")["latency"]
+        assert (row["status"], row["reason"][:14]) == ("wrong", "audit outputs:"), row
+
+
+def test_what_is_not_scored_is_named_below_the_table(world: World) -> None:
+    add(world, "declares", "Rounding", "bfloat16")
+    _, finished = run(SUITE.replace("seeds = 1", "seeds = 0"))
+    report = (finished.path / "report.md").read_text(encoding="utf-8")
+    assert "Computed in fewer bits and not scored, so proved by parity alone: honest@declares." in report
+
+
+def test_a_runtime_with_a_compute_dtype_that_trains_is_refused(world: World) -> None:
+    source = "import harness\nfrom strangers import PlainRuntime\n@harness.hookimpl\ndef harness_runtimes():\n"
+    source += "    class Runtime(PlainRuntime):\n        compute_dtype = 'int8'\n    return [Runtime('trains')]"
+    world.add("trains", source)
+    (plugin,) = [plugin for plugin in world.catalog().plugins if plugin.name == "trains"]
+    assert plugin.failure
+    assert "runtime 'trains': its compute_dtype is of a runtime that does not train" in plugin.failure
 
 
 def test_a_run_that_is_gone_on_with_still_does_not_time_what_lost_accuracy(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from harness.contract import COMPUTE_DTYPES
+from harness.architectures import LSTM
+from harness.contract import COMPUTE_DTYPES, LayerSize
+from harness.parity import Case, case_inputs, equations, probe_weights
 from harness.rounding import EPSILONS, accuracy_problem, epsilon, rounded, rounded_arrays
 
 VALUES = arrays.arrays(np.float64, st.integers(1, 20), elements=st.floats(-1e4, 1e4, allow_subnormal=False))
@@ -43,6 +46,16 @@ def test_bfloat16_is_the_upper_half_of_a_float32_with_ties_to_even() -> None:
     exact = np.array([1.0, 1 + 2**-8, 1 + 3 * 2**-8, 1 + 2**-8 + 2**-20, 3.14159265, -0.1, 65280.0, 0.0])
     expected = [1.0, 1.0, 1 + 2**-6, 1 + 2**-7, 3.140625, -0.10009765625, 65280.0, 0.0]
     assert rounded(exact, "bfloat16").tolist() == expected
+
+
+def test_what_is_behind_a_rows_end_does_not_stretch_the_scale() -> None:
+    size, weights = LayerSize(3, 4), probe_weights(LSTM, LayerSize(3, 4))
+    session = equations(LSTM, weights, size, "float32", "int8")
+    inputs = case_inputs(Case(3, 5, state=False, padding=True), LSTM, size, "float32")
+    lengths = np.asarray(inputs.lengths)[:, None, None]
+    wild = replace(inputs, x=np.where(np.arange(5)[:, None] < lengths, inputs.x, 1e6))
+    answers = [session.fetch(session.run(session.prepare(given))) for given in (inputs, wild)]
+    assert np.array_equal(answers[0].y, answers[1].y)
 
 
 def test_zeros_stay_zeros_in_every_format() -> None:

@@ -25,7 +25,7 @@ from harness.catalog import OWN_MODEL_VARIABLE
 from harness.cli import main
 from harness.named_layer import NamedLayer, target_of
 from harness.oracle import Oracle, Subject
-from harness.own_model import OwnModel
+from harness.own_model import OwnModel, harness_models
 from harness.parity import probe_weights
 from harness.store import load
 from harness.wrapping import name_of
@@ -77,6 +77,7 @@ def harness_tasks():
 """
 LAYERS = """
 import os
+from functools import partial
 import numpy as np
 
 with open("imported", "a") as file:
@@ -115,10 +116,40 @@ class Turned(Decay):
 def asks_more(input_size, hidden_size, depth):
     return Decay(input_size, hidden_size)
 
+class Headed(Decay):
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        self.parameters["head.weight"] = np.ones((hidden_size, hidden_size))
+
+def stacked(input_size, hidden_size, num_layers=1):
+    assert num_layers == 2, num_layers
+    return Decay(input_size, hidden_size)
+
+def by_the_way(*sizes, **more):
+    return Decay(*sizes, **more)
+
+of_one_size = partial(Decay, input_size=3, hidden_size=5)
+of_one_size_by_place = partial(by_the_way, 3, 5)
+half_bound = partial(Decay, hidden_size=5)
+two_deep = partial(stacked, num_layers=2)
+
 def dies():
     os._exit(5)
 
 number = 3
+"""
+OTHERS = """
+import harness
+import stranger_numbers as numbers
+
+class Jaxy(numbers.Numbers):
+    name, frameworks = "jaxy", frozenset({"jax"})
+    def initial_weights(self, *arguments):
+        raise harness.HarnessError("jax knows no such layer")
+
+@harness.hookimpl
+def harness_runtimes():
+    return [Jaxy()]
 """
 SUITE = "tasks = ['tiny']\nseeds = 2\ntrial_seconds = 60\n[latency]\nscenarios = []\n"
 SIZE = LayerSize(3, 5)
@@ -149,7 +180,7 @@ def rows(kind: str) -> dict[str, tuple[str, str]]:
 
 
 def own(target: str, **facts: Any) -> OwnModel:
-    return OwnModel(target, str(Path.cwd()), "nobody", "0", framework="numbers", plugin="numbers", **facts)
+    return OwnModel(target, str(Path.cwd()), "nobody", "0", trainers=(("numbers", "numbers"),), **facts)
 
 
 def weights_of(size: LayerSize, head: tuple[int, ...] = ()) -> dict[str, FloatArray]:
@@ -209,6 +240,8 @@ class TestTheOracle:
             ("mine:Decay", {"directions": 1, "states": 1, "size": None}),
             ("mine:small", {"directions": 1, "states": 1, "size": SIZE}),
             ("mine:finished", {"directions": 1, "states": 1, "size": LayerSize(3, 4)}),
+            ("mine:of_one_size", {"directions": 1, "states": 1, "size": SIZE}),
+            ("mine:of_one_size_by_place", {"directions": 1, "states": 1, "size": SIZE}),
         ],
     )
     def test_finds_out_what_a_layer_is(self, world: World, target: str, facts: dict[str, Any]) -> None:
@@ -227,6 +260,8 @@ class TestTheOracle:
                 "'mine:asks_more' asks for depth; a layer is built by what takes input_size, hidden_size",
             ),
             ("mine:dies", "the oracle of model 'mine.dies' ended with exit code 5"),
+            ("mine:Headed", r"^'head\.\*' names the harness's own head; rename the submodule of 'mine:Headed'$"),
+            ("mine:half_bound", "'mine:half_bound' asks for only input_size; a layer is built by"),
             ("mine:number", "'mine:number' is a int, which cannot be called"),
             ("mine:nothing", "'mine:nothing': there is no 'nothing' in 'mine'"),
             ("mine.part:Decay", "no module 'mine.part'"),
@@ -243,6 +278,57 @@ class TestTheOracle:
             model.architecture.weight_shapes(LayerSize(2, 5))
         with pytest.raises(Unsupported, match="takes no num_layers, so it has one layer and not 2"):
             own("mine:Decay").model().architecture.weight_shapes(LayerSize(3, 5, 2))
+
+    def test_takes_from_a_partial_what_it_binds(self, world: World) -> None:
+        model = own("mine:two_deep").model()
+        assert model.size is None
+        assert model.architecture.weight_shapes(LayerSize(3, 5, 2)) == {"w": (5, 3), "u": (5, 5)}
+        with pytest.raises(Unsupported, match="'mine:two_deep' takes no num_layers, so it has 2 layers and not 1"):
+            model.architecture.weight_shapes(LayerSize(3, 5))
+
+
+class TestTheFramework:
+    """Two plugins train: one that comes first and knows other layers, and the one that knows these."""
+
+    def test_is_the_first_under_which_the_layer_runs(self, world: World) -> None:
+        world.add("another", OTHERS)
+        mine = OwnModel.named("mine:Decay").with_oracle(world.catalog())
+        assert mine.trainers == (("jax", "another"), ("numbers", "numbers"))
+        model = mine.model()
+        assert model.framework == "numbers"
+        known = mine.with_facts(model)
+        assert (known.framework, known.plugin, known.states) == ("numbers", "numbers", 1)
+        assert known.model().framework == "numbers"
+        with known.handed_over():
+            assert [given.name for given in harness_models()] == ["mine.decay"]
+
+    def test_of_a_layer_that_runs_nowhere_is_the_one_that_it_is_derived_from(self, world: World) -> None:
+        world.add("another", OTHERS)
+        Path("numbers.py").write_text(LAYERS, encoding="utf-8")
+        Path("derived.py").write_text("import numbers\nclass Headed(numbers.Number):\n    pass\n", encoding="utf-8")
+        trainers = (("jax", "another"), ("numbers", "numbers"))
+        derived = OwnModel("derived:Headed", str(Path.cwd()), "nobody", "0", trainers=trainers)
+        with pytest.raises(HarnessError, match="Headed"):
+            derived.model()
+        with pytest.raises(HarnessError, match="jax knows no such layer"):
+            OwnModel("mine:Headed", str(Path.cwd()), "nobody", "0", trainers=trainers).model()
+
+
+class TestTheOrigin:
+    def test_of_an_installed_module_is_its_package_whatever_folder_has_its_name(self, world: World) -> None:
+        expected = OwnModel.named("click:Group")
+        Path("click").mkdir()
+        found = OwnModel.named("click:Group")
+        assert found == expected
+        assert not found.version.startswith("source")
+
+    def test_of_a_package_without_an_init_file_is_the_source_in_it(self, world: World) -> None:
+        Path("parts").mkdir()
+        Path("parts/mine.py").write_text(LAYERS, encoding="utf-8")
+        first = OwnModel.named("parts.mine:Decay")
+        assert first.distribution == "parts.mine:Decay"
+        Path("parts/mine.py").write_text(LAYERS + "\n# another thought\n", encoding="utf-8")
+        assert OwnModel.named("parts.mine:Decay").version != first.version
 
 
 class TestGivenWeights:
@@ -308,6 +394,16 @@ class TestTheCommand:
         assert set(finished.parity["yardstick"]) == {"mine.decay@numbers"}
         assert OWN_MODEL_VARIABLE not in os.environ
         assert str(os.getpid()) not in Path("imported").read_text(encoding="utf-8").split()
+
+    def test_goes_with_all_others_that_are_not_left_out(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[list[str]] = []
+        monkeypatch.setattr("harness.running.run_suite", lambda name, suite, *_, **__: asked.append(suite.models))
+        for models in ("!plain-*", "!plain-*,numbers-*", ""):
+            assert run("--model", "mine:Decay", "--models", models).exit_code == 0
+        Path("suite.toml").write_text("models = ['!plain-*']\n" + SUITE, encoding="utf-8")
+        assert CliRunner().invoke(main, ["run", "suite.toml", "--model", "mine:Decay"]).exit_code == 0
+        everything = ["*", "!plain-*", "mine.decay"]
+        assert asked == [everything, ["!plain-*", "numbers-*", "mine.decay"], ["mine.decay"], everything]
 
     @pytest.mark.slow
     def test_gives_a_layer_of_one_size_its_own_size_and_refuses_a_task_of_another_width(self, world: World) -> None:

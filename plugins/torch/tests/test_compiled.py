@@ -79,6 +79,23 @@ def test_a_layer_that_cannot_be_compiled_in_one_piece_is_refused_and_not_run_in_
         call(session, inputs(2, 3))
 
 
+@pytest.mark.parametrize("name", compiled.SWITCHES)
+def test_a_switch_that_keeps_torch_from_compiling_is_refused_by_name(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(harness.Unsupported, match=f"runtime 'compile': {name} is set, so torch compiles nothing"):
+        open_session(harness.discover().model("torch-lstm"), folder)
+
+
+def test_a_layer_that_ran_and_was_not_compiled_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda layer, **_: layer)
+    monkeypatch.setattr(compiled.STOPWATCH, "graphs", 0)
+    session = open_session(harness.discover().model("torch-lstm"), folder)
+    with pytest.raises(harness.Unsupported, match="torch ran it and compiled nothing"):
+        call(session, inputs(2, 3))
+
+
 def test_what_another_layer_sets_for_the_compiler_is_put_back_before_every_call(folder: Path) -> None:
     session = open_session(harness.discover().model("torch-lstm"), folder)
     dynamo: Any = torch._dynamo.config

@@ -85,6 +85,19 @@ def test_a_weight_matrix_that_would_stay_in_float_is_refused_by_name() -> None:
         quantize("torch-int8", model_of("torch-lstm"), Mixed(nn.Embedding(3, 6)))
 
 
+class Hidden(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(5, 6, batch_first=True)
+        self.register_buffer("table", torch.zeros(2, 3))
+        self.lookup = torch.zeros(2, 3)
+
+
+def test_a_matrix_that_is_no_parameter_stays_in_float_as_well_and_is_refused() -> None:
+    with pytest.raises(harness.Unsupported, match="in model 'torch-lstm' table, lookup would stay in float"):
+        quantize("torch-int8", model_of("torch-lstm"), Hidden())
+
+
 def test_what_they_compute_in_stands_in_their_contract() -> None:
     catalog = harness.discover()
     found = {name: getattr(catalog.runtime(name), "compute_dtype", None) for name in catalog.names("runtime")}

@@ -5,6 +5,7 @@ Importing this module imports neither torch nor NumPy; building a layer does.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from harness_hand.fused import FusedLSTM
     from harness_hand.gru import HandGRU
     from harness_hand.lstm import HandLSTM
+
+for name in ("torch",):  # said here, because only what fails at once is told by `harness list`
+    if importlib.util.find_spec(name) is None:
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
 harness_contract = 1
 

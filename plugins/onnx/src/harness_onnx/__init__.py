@@ -5,11 +5,21 @@ Importing this module imports neither torch, NumPy, onnx nor ONNX Runtime; openi
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 
 import harness
 from harness_onnx.int8 import Int8Runtime
 from harness_onnx.runtime import OnnxRuntime
+
+for name in (
+    "onnxruntime",
+    "onnx",
+    "onnxscript",
+    "torch",
+):  # said here, because only what fails at once is told by `harness list`
+    if importlib.util.find_spec(name) is None:
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
 harness_contract = 1
 

@@ -6,6 +6,7 @@ Importing this module imports neither torch nor NumPy; building a layer or openi
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ from harness_torch.runtime import Compile, Eager, EagerBfloat16, TorchInt8
 
 if TYPE_CHECKING:
     from harness_torch.layers import TorchGRU, TorchLSTM
+
+for name in ("torch",):  # said here, because only what fails at once is told by `harness list`
+    if importlib.util.find_spec(name) is None:
+        raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
 harness_contract = 1
 

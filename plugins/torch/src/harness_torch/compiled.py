@@ -29,15 +29,17 @@ with warnings.catch_warnings():  # torch's compiler imports it when it is first 
 if TYPE_CHECKING:
     from harness.contract import FloatArray
 
+SWITCHES = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")  # with one of these torch runs everything as it is
 CACHE = "TORCHINDUCTOR_CACHE_DIR"  # torch reads it whenever it looks for compiled code
 MOST_GRAPHS = 1000  # of a layer: a loop over time is another graph for every length
 
 
 class Stopwatch:
-    """How long torch has compiled in this process."""
+    """How long torch has compiled in this process, and how often."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.graphs = 0
         self._depth = 0
         self._began = 0.0
         callback_handler.register_start_callback(self._start)
@@ -52,6 +54,7 @@ class Stopwatch:
         self._depth -= 1
         if self._depth == 0:
             self.seconds += perf_counter() - self._began
+            self.graphs += 1
 
 
 STOPWATCH = Stopwatch()
@@ -61,6 +64,9 @@ def open_compiled(
     runtime: str, model: harness.Model, weights: Mapping[str, FloatArray], options: harness.SessionOptions
 ) -> harness.Session:
     """A session of the compiled layer; see `Compile.open`."""
+    for name in SWITCHES:
+        if os.environ.get(name, "0") not in ("", "0"):
+            raise harness.Unsupported(f"runtime '{runtime}': {name} is set, so torch compiles nothing; unset it")
     layer = open_layer(runtime, model, weights, options).eval()
     session = CompiledSession(runtime, model, layer, find_device(runtime, options.device), options)
     return harness.ByLength(session)  # torch cannot compile packed sequences
@@ -100,10 +106,13 @@ class CompiledSession(EagerSession):
             Unsupported: torch cannot compile it in one piece.
         """
         try:
-            return super().run(prepared)
+            raw = super().run(prepared)
         except (TorchDynamoException, FailOnRecompileLimitHit) as error:
             cause = getattr(error, "inner_exception", error)  # of the compiler behind torch's own
             raise harness.Unsupported(f"{self._who}: {one_line(cause)}") from error
+        if not STOPWATCH.graphs:
+            raise harness.Unsupported(f"{self._who}: torch ran it and compiled nothing")
+        return raw
 
 
 def settle_compiler(cache: str) -> None:

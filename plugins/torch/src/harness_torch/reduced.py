@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,13 +74,23 @@ def quantize(runtime: str, model: harness.Model, layer: nn.Module) -> nn.Module:
     with warnings.catch_warnings():  # torch 2.13 has it and says that it will go
         warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)
         converted = _converted(layer)
-    left = [name for name, parameter in converted.named_parameters() if parameter.ndim > 1]
+    left = [name for name, tensor in _tensors(converted) if tensor.is_floating_point() and tensor.ndim > 1]
     if left:
         raise harness.Unsupported(
             f"runtime '{runtime}' quantises nn.LSTM, nn.GRU and nn.Linear; in model '{model.name}' "
             f"{', '.join(left[:3])}{' and others' if len(left) > 3 else ''} would stay in float"
         )
     return converted
+
+
+def _tensors(layer: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The parameters and buffers of a layer, and the tensors that are plain attributes of its modules."""
+    yield from layer.named_parameters()
+    yield from layer.named_buffers()
+    for path, module in layer.named_modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor):
+                yield f"{path}.{name}".lstrip("."), value
 
 
 def _converted(module: nn.Module) -> nn.Module:
