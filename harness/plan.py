@@ -267,7 +267,8 @@ def _pick(catalog: Catalog, kind: str, patterns: list[str]) -> list[str]:
         if not set(name) & set("*?"):
             catalog.entry(kind, name)  # or a misspelt name would leave out nothing
     names: list[str] = []
-    for pattern in [pattern for pattern in patterns if not pattern.startswith("!")] or ["*"]:
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
+    for pattern in wanted or ["*"] * bool(left_out):
         if set(pattern) & set("*?"):
             found = fnmatch.filter(catalog.names(kind), pattern)
             if not found and pattern != "*":

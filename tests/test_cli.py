@@ -564,7 +564,7 @@ def test_two_files_of_samples_are_compared_and_gated(runs: Path) -> None:
         (["gate", "old.csv", "--max-slowdown=3%"], "old.csv is one file of samples: give a second one"),
         (["compare", "base", "alien"], "no latency row is in both runs"),
         (["compare", "base", "broken"], "'broken/run.json' is damaged: "),
-        (["gate", "base", "ancient", "--max-slowdown=3%"], "'ancient' has schema version 1; this harness reads 4"),
+        (["gate", "base", "ancient", "--max-slowdown=3%"], "'ancient' has schema version 1; this harness reads 5"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line(runs: Path, arguments: list[str], said: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.catalog import Catalog
+from harness.catalog import OWN_MODEL, Catalog
 from harness.engine.process import Limits, WorkerFailure, WorkerProcess
 from harness.plan import Plan, Trial, Variant
 from harness.store import Run, RunFolder
@@ -149,8 +150,17 @@ class Context:
             "device": trial.device,
             "dtype": trial.dtype,
             "threads": trial.threads,
-            "cache_dir": str(self.folder.path.resolve() / "cache" / trial.variant.python) if self.folder else None,
+            "cache_dir": self._cache(trial.variant) if self.folder else None,
         }
+
+    def _cache(self, variant: Variant) -> str:
+        """Where a variant keeps what is costly to make; of a model that may be edited, a folder for its version."""
+        assert self.folder
+        parts = [variant.python]
+        plugin = self.catalog.entry("model", variant.model).plugin
+        if plugin.name == OWN_MODEL:
+            parts.append(hashlib.sha256(plugin.version.encode()).hexdigest()[:12])
+        return str((self.folder.path.resolve() / "cache").joinpath(*parts))
 
     def failed(self, failure: WorkerFailure) -> Outcome:
         """How what a worker was asked for ended, with where it printed to.
