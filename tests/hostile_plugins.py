@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import psutil
-from strangers import CALLS_OF_ONE_PARITY_CHECK, TINY, PlainLayer, PlainRuntime, PlainSession, PlainTrainer, World
+from strangers import CALLS_BEFORE_TIMING, TINY, PlainLayer, PlainRuntime, PlainSession, PlainTrainer, World
 
 import harness
 from harness import LSTM, Inputs, LayerSize, Model, Outputs, Recipe, SessionOptions, Split, Task
@@ -124,7 +124,7 @@ class HostileLayer(PlainLayer):
 
     def __call__(self, weights: Mapping[str, FloatArray], inputs: Inputs) -> Outputs:
         outputs = self._plugin.at("call", super().__call__(weights, inputs))
-        return outputs if self.calls <= CALLS_OF_ONE_PARITY_CHECK else self._plugin.at("late call", outputs)
+        return outputs if self.calls <= CALLS_BEFORE_TIMING else self._plugin.at("late call", outputs)
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ seconds = 0.01
 offline_batch = 4
 """
 
-CALLS_OF_ONE_PARITY_CHECK = 12  # ten points of the grid, and the two shapes that are timed
+CALLS_BEFORE_TIMING = 13  # at most: a first call, ten points of the grid, and the two shapes that are timed
 HABITS = {
     "ignores its state": "every answer is that of a zero state",
     "exits": "os._exit at the first call",
@@ -85,7 +85,7 @@ HABITS = {
     "raises": "a ValueError at the first call",
     "refuses": "Unsupported when it is opened",
     "hangs": "never returns from its first call",
-    "dies while timed": "os._exit once it was called more often than one parity check does",
+    "dies while timed": "os._exit once it was called more often than it is before timing",
     "dies offline": "os._exit at the fifth call in a row with a batch of four, which only timing makes",
     "raises offline": "a MemoryError instead",
     "dies after timing": "os._exit at the first call with a state after that",
@@ -153,7 +153,7 @@ class PlainLayer:
 
     def __call__(self, weights: Mapping[str, FloatArray], inputs: Inputs) -> Outputs:
         self.calls += 1
-        late = self.calls > CALLS_OF_ONE_PARITY_CHECK
+        late = self.calls > CALLS_BEFORE_TIMING
         if self.habit == "exits" or (self.habit == "dies while timed" and late):
             os._exit(7)
         if self.habit == "dies while timed again" and late and not self.is_first:

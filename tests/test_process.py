@@ -379,7 +379,7 @@ def test_a_worker_that_works_observes_every_case_of_the_grid(lasting: Callable[[
     rows = worker.ask("parity", PLENTY, key="k", shapes=[(1, 5), (32, 5)])
     assert len(rows) == 3 * 12
     assert all(row["rmse"] < 1e-6 for row in rows)
-    request = {"shapes": [(1, 5), (32, 5)], "size": VARIANT["size"], "dtype": "float32"}
+    request = {"shapes": [(1, 5), (32, 5)], "size": VARIANT["size"], "dtype": "float32", "compute_dtype": "float32"}
     of_the_model, of_the_core = (
         worker.ask("equations", PLENTY, **request, **which) for which in ({"model": "m"}, {"built_in": "lstm"})
     )
