@@ -751,7 +751,7 @@ def test_a_variant_that_hangs_is_timed_out_and_the_others_rows_are_whole(world: 
     world.add_plain(hangs="hangs", good="")
     run = run_all(world, tmp_path / "run", QUICK.replace("trial_seconds = 60", "trial_seconds = 5"), seeds=0)
     assert set(statuses(run, "hangs")) == {"timed-out"}
-    assert ends(run, "hangs")["parity"] == [("timed-out", "'parity' took longer than 5 s")]
+    assert ends(run, "hangs")["parity"] == [("timed-out", "'first_call' took longer than 5 s")]
     assert set(statuses(run, "good")) == {"ok"}
 
 
