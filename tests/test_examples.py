@@ -42,8 +42,13 @@ def test_it_is_listed_beside_the_plugins_that_were_installed_and_no_other(enviro
 
 @pytest.mark.parametrize("model", ["mingru", "mingru-scan"])
 def test_it_is_right(environment: CleanEnvironment, model: str) -> None:
-    answers = [line.split()[:2] for line in environment.run("harness", "check", model).splitlines()]
-    assert ["ok", f"{model}@eager"] in answers
+    for runtime in ("eager", "eager-bf16"):
+        told = environment.run("harness", "check", f"{model}@{runtime}")
+        assert {tuple(line.split()[:2]) for line in told.splitlines()} <= {
+            ("ok", f"{model}@{runtime}"),
+            ("unsupported", f"{model}@{runtime}"),
+        }
+        assert f"ok           {model}@{runtime}" in told
 
 
 def test_it_passes_its_own_tests(environment: CleanEnvironment, tmp_path: Path) -> None:

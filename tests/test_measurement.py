@@ -109,7 +109,10 @@ class Scripted:
         return [observation(0.0)]
 
     def open(self, **_: Any) -> Any:
-        return {}
+        return {"open_s": 0.5}
+
+    def first_call(self, **_: Any) -> Any:
+        return {"first_call_s": 0.25, "compile_s": None}
 
     def parity(self, key: str, **_: Any) -> Any:
         return [observation(self._script.rmse(key, self.process, self.instance))]
