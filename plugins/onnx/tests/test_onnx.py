@@ -117,7 +117,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("graphs")
+    return tmp_path_factory.getbasetemp() / "harness-cache"  # the conformance kit's, so that they share exports
 
 
 def random_weights(model: harness.Model, size: harness.LayerSize = SIZE, seed: int = 0) -> dict[str, Any]:
