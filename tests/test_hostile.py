@@ -72,7 +72,7 @@ def run_with(guests: tuple[str, ...], folder: Path, suite: str) -> Finished:
         world_of(list(guests), folder / "plugins", patch)
         Path("suite.toml").write_text(suite, encoding="utf-8")
         line = command("run", "suite.toml", "--out=out", "--quiet")
-        done = subprocess.run(line, capture_output=True, check=False, timeout=600)
+        done = subprocess.run(line, capture_output=True, check=False, timeout=1200)  # three minutes of a quick machine
         sys.stderr.write(done.stderr.decode(errors="replace")[-4000:])  # shown if a test fails
         return Finished(guests, done.returncode, done.stdout, done.stderr, load(Path("out").resolve()), living())
 

@@ -102,7 +102,8 @@ def add(world: World, name: str, session: str, compute_dtype: str | None) -> Non
 
 def run(suite: str = SUITE) -> tuple[Result, Run]:
     Path("suite.toml").write_text(suite, encoding="utf-8")
-    result = CliRunner().invoke(main, ["run", "suite.toml", "--out", "out", "--quiet"])
+    result = CliRunner().invoke(main, ["run", "suite.toml", "--out", "out", "--quiet"], catch_exceptions=False)
+    print(result.output)  # shown if a test fails
     return result, load("out")
 
 
