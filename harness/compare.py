@@ -21,7 +21,7 @@ import pandas as pd
 
 from harness import estimates, stats, verdicts
 from harness.contract import HarnessError, one_line
-from harness.report import NONE
+from harness.formatting import NONE
 from harness.samples import SAMPLE_COLUMNS
 from harness.store import Run, load
 from harness.tables import BOUNDARIES, instance_medians, looks, records, sampling

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable
 
 from harness.compare import SEPARATE, Comparison, Difference, GateResult, Row, interval_text, plain
-from harness.report import inline, markdown_table, percent, seconds
+from harness.formatting import inline, markdown_table, percent, seconds
 
 WIDTH = 120  # columns of a terminal
 HEADER = ("variant", "scenario", "BASE", "NEW", "NEW / BASE", "verdict", "units")

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from harness.contract import HarnessError, printable
+from harness.contract import HarnessError
+from harness.formatting import (
+    NONE,
+    code,
+    details,
+    inline,
+    markdown_table,
+    percent,
+    percentage,
+    seconds,
+    three_digits,
+    unit_of,
+)
 from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
 from harness.stats import samples_needed
 from harness.store import Run, load, write_atomically
@@ -34,11 +45,9 @@ REPORT_COLUMNS = (
 REPORT_ONLY = ("agreement", "precision", "end-to-end vs baseline")
 COLUMNS = tuple(name for name in REPORT_COLUMNS if name not in REPORT_ONLY)  # of a terminal
 SETTING = ["task", "device", "dtype", "threads"]  # what one table of the summary has in common
-NONE = "–"
 DISAGREEMENT = 1.25
 DISTURBED = 0.1  # of a row's samples; and the shares of a core's time that others took
 BUSY_OTHERS = 0.2
-LONGEST_TEXT = 10_000  # characters of one; a cell that lists trials is long
 UNSEEN = r"\s\x00-\x1f\x7f-\xa0\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"  # spreadsheets skip it
 FORMULA = re.compile(rf"[{UNSEEN}]*[=+\-@＝＋－＠]|[\t\r\n]")
 
@@ -113,11 +122,11 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
         columns = ["variant", "task", "status", "reason", "trial"]
         lines += markdown_table(columns, same[columns].to_numpy().tolist())
         lines.append("")
-    lines += _details("Trained weights and agreement", _agreement_table(summary))
-    lines += _details("What it costs to start", _costs_table(run))
-    lines += _details("All latencies, verdicts and percentiles", _latency_table(latency))
-    lines += _details("The machine meanwhile", _processes_table(run))
-    lines += _details("Environment", markdown_table(("fact", "value"), _facts(run)))
+    lines += details("Trained weights and agreement", _agreement_table(summary))
+    lines += details("What it costs to start", _costs_table(run))
+    lines += details("All latencies, verdicts and percentiles", _latency_table(latency))
+    lines += details("The machine meanwhile", _processes_table(run))
+    lines += details("Environment", markdown_table(("fact", "value"), _facts(run)))
     lines += ["## How to read it", "", *READING, ""]
     return "\n".join(lines)
 
@@ -230,51 +239,15 @@ def _duration(row: dict[str, Any], scenario: str, boundary: str, intervals: bool
         status = row[f"{scenario}_status"]
         return NONE if pd.isna(status) or status == "ok" else str(status)
     if intervals and not math.isnan(low):
-        scale, unit = _unit(value)
-        return f"{_three_digits(value * scale)} {unit} ({_three_digits(low * scale)}–{_three_digits(high * scale)})"
+        scale, unit = unit_of(value)
+        return f"{three_digits(value * scale)} {unit} ({three_digits(low * scale)}–{three_digits(high * scale)})"
     return f"{seconds(value)} {percent(low, high)}".strip()
-
-
-def seconds(value: float) -> str:
-    """A duration with three digits in the unit that fits: `233 µs`."""
-    if math.isnan(value):
-        return NONE
-    scale, unit = _unit(value)
-    return f"{_three_digits(value * scale)} {unit}"
-
-
-def _unit(value: float) -> tuple[float, str]:
-    rounded = float(f"{value:.3g}")
-    scales = ((1.0, 1.0, "s"), (1e-3, 1e3, "ms"), (1e-6, 1e6, "µs"))
-    return next(((scale, unit) for least, scale, unit in scales if rounded >= least), (1e9, "ns"))
-
-
-def _three_digits(value: float) -> str:
-    """Three significant digits, never an exponent."""
-    rounded = float(f"{value:.3g}")
-    return f"{rounded:.0f}" if abs(rounded) >= 100 else f"{rounded:g}"
-
-
-def percent(low: float, high: float) -> str:
-    """An interval of logarithms around its middle: ± a percentage, or the factor where that would mislead."""
-    if not low > 0:
-        return ""
-    factor = math.sqrt(high / low)
-    return f"±{100 * (factor - 1):.1f}%" if factor < 1.1 else f"×÷{factor:.2f}"
-
-
-def percentage(share: float) -> str:
-    """A share with two digits: 0.0083 is `0.83 %`."""
-    if math.isnan(share):
-        return NONE
-    rounded = float(f"{100 * share:.2g}")
-    return f"{rounded:.0f} %" if rounded >= 100 else f"{rounded:g} %"
 
 
 def _legend(run: Run, rows: pd.DataFrame) -> list[str]:
     audited = rows[rows["audits"].notna()]
     failed = records(audited[audited["audits"].ne("ok")])
-    baselines = ", ".join(map(_code, dict.fromkeys(rows.loc[~rows["is_floor"], "baseline"].dropna())))
+    baselines = ", ".join(map(code, dict.fromkeys(rows.loc[~rows["is_floor"], "baseline"].dropna())))
     lines = [f"Baseline of each architecture: {baselines or NONE}."]
     if failed:
         found = "; ".join(f"{inline(row['variant'])} ({inline(row['audits'])})" for row in failed)
@@ -298,7 +271,7 @@ def _legend(run: Run, rows: pd.DataFrame) -> list[str]:
     for row in records(floor):
         compute, whole = row["single_stream_latency_s"], row["single_stream_end_to_end_s"]
         lines.append(
-            f"A model that does nothing ({_code(row['variant'])}) takes {seconds(compute)}, end to end "
+            f"A model that does nothing ({code(row['variant'])}) takes {seconds(compute)}, end to end "
             f"{seconds(whole)}: the harness's own overhead, included in every row and never subtracted."
         )
     return lines
@@ -465,30 +438,6 @@ def _facts(run: Run) -> list[list[Any]]:
     facts = [[name, value] for name, value in run.environment.items() if name != "versions"]
     facts += [["version of " + name, version] for name, version in run.environment["versions"].items()]
     return facts
-
-
-def _details(title: str, body: Sequence[str]) -> list[str]:
-    return [f"<details><summary>{title}</summary>", "", *body, "", "</details>", ""] if body else []
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    lines = [list(header), ["---"] * len(header), *[[inline(value) for value in row] for row in rows]]
-    return ["| " + " | ".join(line) + " |" for line in lines]
-
-
-def inline(value: Any) -> str:
-    """Text that stays text: it cannot end a Markdown cell or line, nor begin markup, HTML or a link."""
-    text = printable(value, LONGEST_TEXT)
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    text = re.sub(r"([\\`*_\[\]!~|$])", r"\\\1", text)
-    text = re.sub(r"^([-+=#])(?=[-+=#\s]|$)", r"\\\1", text)  # at the start of a line: a heading, a list or a rule
-    text = re.sub(r"^(\d{1,9})(?=[.)](?:\s|$))", r"\1\\", text)
-    return re.sub(r"(?i)(www)\.", r"\1&#46;", text.replace("://", ":&#47;&#47;"))  # no link of GitHub's own making
-
-
-def _code(name: str) -> str:
-    """A name in Markdown's type for code."""
-    return f"`{printable(name).replace('`', chr(39))}`"
 
 
 def _inert(table: pd.DataFrame) -> pd.DataFrame:

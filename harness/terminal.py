@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.contract import MOST_REASON, printable
+from harness.formatting import percentage, seconds
 from harness.notices import say
-from harness.report import COLUMNS, SETTING, display_table, percentage, seconds, setting, visibility
+from harness.report import COLUMNS, SETTING, display_table, setting, visibility
 from harness.store import Run
 from harness.tables import records
 

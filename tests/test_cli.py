@@ -153,7 +153,7 @@ PROGRAMS = {
     "full/talks": "#!/bin/sh\necho hello, what can I do for you today\n",
     "full/old": f"""#!{sys.executable}
 import sys
-from harness.engine.worker import receive, send
+from harness.engine.protocol import receive, send
 assert receive(sys.stdin.buffer)["do"] == "environment"
 send(sys.stdout.buffer, {{"result": {{"python": "3.11.0", "versions": {{"rnn-harness": "0.0.1"}}}}}})
 """,

@@ -27,9 +27,10 @@ from strangers import World
 
 from harness.engine import timing
 from harness.engine.process import THREAD_VARIABLES, Limits, WorkerFailure, WorkerProcess
+from harness.engine.protocol import MAX_MESSAGE_BYTES, receive, send, serve
 from harness.engine.timing import BOUNDARIES
 from harness.engine.watch import Request, Watch
-from harness.engine.worker import MAX_MESSAGE_BYTES, Worker, receive, send, serve
+from harness.engine.worker import Worker
 from harness.samples import SAMPLE_COLUMNS
 from harness.store import INSTANCE_COLUMNS, PROCESS_COLUMNS
 

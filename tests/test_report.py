@@ -20,18 +20,8 @@ from markdown_it.token import Token
 
 from harness import HarnessError
 from harness.contract import printable
-from harness.report import (
-    COLUMNS,
-    REPORT_COLUMNS,
-    display_table,
-    inline,
-    markdown_table,
-    percent,
-    percentage,
-    seconds,
-    visibility,
-    write_report,
-)
+from harness.formatting import inline, markdown_table, percent, percentage, seconds
+from harness.report import COLUMNS, REPORT_COLUMNS, display_table, visibility, write_report
 from harness.store import STATUSES, TRIAL_COLUMNS, Run, RunFolder, load
 from harness.terminal import Progress, calibration_lines, print_summary
 

@@ -19,8 +19,8 @@ from typing import Any, Self
 import psutil
 
 from harness.engine import process_tree
+from harness.engine.protocol import receive, send
 from harness.engine.watch import Watch
-from harness.engine.worker import receive, send
 
 FAREWELL_SECONDS = 1.0  # how long a worker that closed its pipe has to end
 THREAD_VARIABLES = (

@@ -1,0 +1,76 @@
+"""Numbers in words, and pieces of Markdown in which no text of a stranger acts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from harness.contract import printable
+
+NONE = "–"
+LONGEST_TEXT = 10_000  # characters of one; a cell that lists trials is long
+
+
+def seconds(value: float) -> str:
+    """A duration with three digits in the unit that fits: `233 µs`."""
+    if math.isnan(value):
+        return NONE
+    scale, unit = unit_of(value)
+    return f"{three_digits(value * scale)} {unit}"
+
+
+def unit_of(value: float) -> tuple[float, str]:
+    """What to multiply a duration in seconds by, and the unit that fits it then."""
+    rounded = float(f"{value:.3g}")
+    scales = ((1.0, 1.0, "s"), (1e-3, 1e3, "ms"), (1e-6, 1e6, "µs"))
+    return next(((scale, unit) for least, scale, unit in scales if rounded >= least), (1e9, "ns"))
+
+
+def three_digits(value: float) -> str:
+    """Three significant digits, never an exponent."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:.0f}" if abs(rounded) >= 100 else f"{rounded:g}"
+
+
+def percent(low: float, high: float) -> str:
+    """An interval of logarithms around its middle: ± a percentage, or the factor where that would mislead."""
+    if not low > 0:
+        return ""
+    factor = math.sqrt(high / low)
+    return f"±{100 * (factor - 1):.1f}%" if factor < 1.1 else f"×÷{factor:.2f}"
+
+
+def percentage(share: float) -> str:
+    """A share with two digits: 0.0083 is `0.83 %`."""
+    if math.isnan(share):
+        return NONE
+    rounded = float(f"{100 * share:.2g}")
+    return f"{rounded:.0f} %" if rounded >= 100 else f"{rounded:g} %"
+
+
+def details(title: str, body: Sequence[str]) -> list[str]:
+    """Markdown that is folded until it is asked for; nothing if there is none."""
+    return [f"<details><summary>{title}</summary>", "", *body, "", "</details>", ""] if body else []
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """The lines of a table whose cells are texts; the header's own stand as they are."""
+    lines = [list(header), ["---"] * len(header), *[[inline(value) for value in row] for row in rows]]
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def inline(value: Any) -> str:
+    """Text that stays text: it cannot end a Markdown cell or line, nor begin markup, HTML or a link."""
+    text = printable(value, LONGEST_TEXT)
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_\[\]!~|$])", r"\\\1", text)
+    text = re.sub(r"^([-+=#])(?=[-+=#\s]|$)", r"\\\1", text)  # at the start of a line: a heading, a list or a rule
+    text = re.sub(r"^(\d{1,9})(?=[.)](?:\s|$))", r"\1\\", text)
+    return re.sub(r"(?i)(www)\.", r"\1&#46;", text.replace("://", ":&#47;&#47;"))  # no link of GitHub's own making
+
+
+def code(name: str) -> str:
+    """A name in Markdown's type for code."""
+    return f"`{printable(name).replace('`', chr(39))}`"
