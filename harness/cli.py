@@ -20,6 +20,7 @@ from harness.catalog import KINDS, installed_plugins
 from harness.contract import HarnessError, one_line
 from harness.journal import StoreError
 from harness.notices import say
+from harness.options import choose_data_dir, choose_model, choose_plugins, choose_weights, interpreters, names, swept
 
 if TYPE_CHECKING:
     from harness.own_model import OwnModel
@@ -95,59 +96,16 @@ def main() -> None:
     """
 
 
-def _names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
-    return [name.strip() for name in value.split(",") if name.strip()] if value is not None else None
-
-
-def _interpreters(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
-    found: dict[str, str] = {}
-    for value in values:
-        name, equals, path = value.partition("=")
-        if not (name and equals and path):
-            raise HarnessError(f"--python {value}: write NAME=PATH, such as --python old=/venvs/old/bin/python")
-        if name in found:
-            raise HarnessError(f"--python {name} is given twice; names must differ")
-        found[name] = path
-    return found or None
-
-
-choose_plugins = click.option(
-    "--plugins",
-    callback=_names,
-    envvar="HARNESS_PLUGINS",
-    metavar="A,B",
-    help="Load these plugins and import nothing of any other. [env: HARNESS_PLUGINS]",
-)
-choose_data_dir = click.option(
-    "--data-dir",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    envvar="HARNESS_DATA_DIR",
-    help="Folder of data sets, a sub-folder each. [env: HARNESS_DATA_DIR]",
-)
-choose_model = click.option(
-    "--model",
-    metavar="MODULE:ATTRIBUTE",
-    help="A layer of your own, in the current folder or installed: what builds it, or the layer itself. It is held "
-    "against itself in float64 and goes to every runtime that accepts it; without --models and SUITE, alone.",
-)
-choose_weights = click.option(
-    "--weights",
-    metavar="FILE",
-    help="Its weights, a safetensors file with the layer's own names: what is checked and timed. With head.weight and "
-    "head.bias it is scored as it is, and never trained.",
-)
-
-
 @main.command(epilog=EXIT_CODES)
 @click.argument("suite", required=False)
 @click.option(
-    "--models", callback=_names, metavar="A,B", help="Models to run; names or patterns such as 'hand-*' or '!hand-*'."
+    "--models", callback=names, metavar="A,B", help="Models to run; names or patterns such as 'hand-*' or '!hand-*'."
 )
 @choose_model
 @choose_weights
-@click.option("--runtimes", callback=_names, metavar="A,B", help="Runtimes to run them on.")
-@click.option("--tasks", callback=_names, metavar="A,B", help="Tasks to run them on.")
-@click.option("--baselines", callback=_names, metavar="A@B", help="Variants that others are compared with.")
+@click.option("--runtimes", callback=names, metavar="A,B", help="Runtimes to run them on.")
+@click.option("--tasks", callback=names, metavar="A,B", help="Tasks to run them on.")
+@click.option("--baselines", callback=names, metavar="A@B", help="Variants that others are compared with.")
 @click.option("--device", help="cpu, or an accelerator such as cuda.")
 @click.option("--dtype", help="float32 or float64.")
 @click.option("--threads", type=int, help="Threads a call may use.")
@@ -169,10 +127,18 @@ choose_weights = click.option(
     "--python",
     "pythons",
     multiple=True,
-    callback=_interpreters,
+    callback=interpreters,
     metavar="NAME=PATH",
     help="Measure every variant in this interpreter; repeat it, and they are interleaved and compared with the first.",
 )
+@click.option(
+    "--sweep",
+    multiple=True,
+    callback=swept,
+    metavar="KEY=A,B",
+    help="Measure over a grid: batch, time, hidden-size, num-layers, dtype or threads; repeat it for more of them.",
+)
+@click.option("--most-trials", type=int, help="Refuse a plan of more trials.")
 @choose_data_dir
 @click.option("--trial-seconds", type=float, help="A worker that takes longer over one step of a trial is ended.")
 @click.option("--worker-memory-gib", type=float, help="So is one that holds more memory, with all it started.")
@@ -181,6 +147,7 @@ choose_weights = click.option(
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for this run; by default a new one in results/.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Do what is missing in this run.")
 @click.option("--allow-changed", is_flag=True, help="Resume although the environment or the suite has changed.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and about how long it takes; run nothing.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
 def run(
     suite: str | None,
@@ -191,6 +158,7 @@ def run(
     out: Path | None,
     resume: Path | None,
     allow_changed: bool,
+    dry_run: bool,
     quiet: bool,
     **overrides: Any,
 ) -> None:
@@ -212,12 +180,14 @@ def run(
             everything_else = ["*"] if patterns and all(pattern.startswith("!") for pattern in patterns) else []
             overrides["models"] = [*everything_else, *patterns, own.name]
         chosen = override(chosen, **overrides)
-        run_suite(name, chosen, overrides["baselines"] or [], plugins, data_dir, out, quiet, own=own)
+        run_suite(name, chosen, overrides["baselines"] or [], plugins, data_dir, out, quiet, own=own, dry_run=dry_run)
         return
     from harness.store import RunFolder
 
     if out:
         raise HarnessError("--out: with --resume the run stays in its folder; leave one of them out")
+    if dry_run:
+        raise HarnessError("--dry-run: a run to resume has its plan in run.json; leave one of them out")
     folder, past = RunFolder.reopen(resume)
     with contextlib.closing(folder):
         chosen = read_suite(suite)[1] if suite else parse_suite_table(past.header["suite"], f"the suite of '{resume}'")
@@ -384,7 +354,7 @@ def gate(base: Path, new: Path | None, max_slowdown: str, allow_different: bool)
 @choose_weights
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--dtype", default="float32", show_default=True)
-@click.option("--checks", callback=_names, metavar="A,B", help="Ask these rules only, such as parity or causality.")
+@click.option("--checks", callback=names, metavar="A,B", help="Ask these rules only, such as parity or causality.")
 @choose_data_dir
 @choose_plugins
 def check(

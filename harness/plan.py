@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -22,6 +23,21 @@ class Variant:
 
     def __str__(self) -> str:
         return f"{self.model}@{self.runtime}" + (f"[{self.python}]" if self.python else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What trials that are timed side by side have in common: a task, the layer's size, and how it is run."""
+
+    task: str
+    size: LayerSize
+    device: str
+    dtype: str
+    threads: int
+
+    def __str__(self) -> str:
+        size = f"H={self.size.hidden_size} L={self.size.num_layers}"
+        return f"{self.task} {size} {self.dtype} {self.threads} thread{'' if self.threads == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +81,16 @@ class Trial:
     def session(self) -> str:
         """What names the trial's session among those open in a worker; scenarios of a variant share one."""
         return f"{self.variant}#{self.twin}" if self.twin else str(self.variant)
+
+    @property
+    def setting(self) -> Setting:
+        """Where and how it runs; what is timed side by side shares it."""
+        return Setting(self.task, self.size, self.device, self.dtype, self.threads)
+
+    @property
+    def point(self) -> tuple[str | None, int | None, int | None]:
+        """What of a setting it times: scenario, batch and time."""
+        return self.scenario, self.batch, self.time
 
     def row(self, owners: Mapping[tuple[str, str], Plugin]) -> dict[str, Any]:
         """The trial as a row of the trials table, before its status is known.
@@ -112,12 +138,16 @@ class Plan:
         """The variants, in order."""
         return list(dict.fromkeys(trial.variant for trial in self.trials))
 
+    def settings(self) -> list[Setting]:
+        """The settings, in order."""
+        return list(dict.fromkeys(trial.setting for trial in self.trials))
+
 
 def make_plan(suite: Suite, catalog: Catalog) -> Plan:
     """Multiply models by runtimes by tasks.
 
     Raises:
-        HarnessError: a name is unknown or given twice, or nothing is left to run.
+        HarnessError: a name is unknown or given twice, nothing is left to run, or the plan is too large.
     """
     pairs = _pairs(suite, catalog)
     if not catalog.names("task"):
@@ -125,9 +155,10 @@ def make_plan(suite: Suite, catalog: Catalog) -> Plan:
     tasks = [catalog.task(name) for name in _pick(catalog, "task", suite.tasks)]
     trials: list[Trial] = []
     for task in tasks:
-        for model, runtime in pairs:
-            for python in suite.pythons or [""]:
-                trials.extend(_trials(suite, catalog, task, model, runtime, python))
+        for number, setting in enumerate(_settings(suite, task)):
+            for model, runtime in pairs:
+                for python in suite.pythons or [""]:
+                    trials += _trials(suite, catalog, task, setting, model, runtime, python, is_scored=number == 0)
     variants = [(model.architecture.name, Variant(model.name, runtime.name)) for model, runtime in pairs]
     architectures = list(dict.fromkeys(name for name, _ in variants))
     yardsticks = _yardsticks(catalog, pairs)
@@ -140,6 +171,11 @@ def make_plan(suite: Suite, catalog: Catalog) -> Plan:
     baselines = {name: _baseline(name, suite, variants, yardsticks.get(name)) for name in architectures}
     floors = tuple(dict.fromkeys(m.architecture.name for m, _ in pairs if computes_nothing(m.architecture)))
     trials = _with_twins(_with_baselines(trials, baselines, suite), floors, suite.latency.twins)
+    if len(trials) > suite.most_trials:
+        raise HarnessError(
+            f"the plan has {len(trials)} trials and may have {suite.most_trials}: choose fewer models, tasks or points "
+            "of the sweep, or raise most_trials (--most-trials)"
+        )
     numbered = tuple(replace(trial, id=f"{number:04d}-{trial.kind}") for number, trial in enumerate(trials, start=1))
     return Plan(suite, numbered, tuple(task.name for task in tasks), baselines, floors, yardsticks)
 
@@ -205,7 +241,7 @@ def _with_baselines(trials: Sequence[Trial], baselines: dict[str, Variant], suit
 
 
 def _with_twins(trials: list[Trial], floors: Sequence[str], twins: int) -> list[Trial]:
-    """Add twins of each task's first baseline that computes something, in its first scenario."""
+    """Add twins of each task's first baseline that computes something, in its first setting, scenario and shape."""
     found: dict[str, Trial] = {}
     for trial in trials:
         if trial.kind == "latency" and trial.baseline == str(trial.variant) and trial.architecture not in floors:
@@ -214,33 +250,68 @@ def _with_twins(trials: list[Trial], floors: Sequence[str], twins: int) -> list[
     return [*trials, *copies]
 
 
-def _trials(suite: Suite, catalog: Catalog, task: Task, model: Model, runtime: Runtime, python: str) -> list[Trial]:
+def _settings(suite: Suite, task: Task) -> list[Setting]:
+    """Every setting of a task: the suite's own values, or every combination of those that it sweeps over."""
+    plain, sweep = layer_size(suite, task), suite.sweep
+    grid = itertools.product(
+        sweep.hidden_size or [plain.hidden_size],
+        sweep.num_layers or [plain.num_layers],
+        sweep.dtype or [suite.dtype],
+        sweep.threads or [suite.threads],
+    )
+    return list(
+        dict.fromkeys(
+            Setting(task.name, LayerSize(task.input_size, hidden, layers), suite.device, dtype, threads)
+            for hidden, layers, dtype, threads in grid
+        )
+    )
+
+
+def _trials(
+    suite: Suite,
+    catalog: Catalog,
+    task: Task,
+    setting: Setting,
+    model: Model,
+    runtime: Runtime,
+    python: str,
+    is_scored: bool,
+) -> list[Trial]:
     base = Trial(
         id="",
         kind="parity",
         variant=Variant(model.name, runtime.name, python),
         task=task.name,
         architecture=model.architecture.name,
-        size=layer_size(suite, task),
-        device=suite.device,
-        dtype=suite.dtype,
-        compute_dtype=compute_dtype(runtime, suite.dtype),
-        threads=suite.threads,
+        size=setting.size,
+        device=setting.device,
+        dtype=setting.dtype,
+        compute_dtype=compute_dtype(runtime, setting.dtype),
+        threads=setting.threads,
     )
     trainer = _trainer(catalog, model, runtime)
     if trainer:
         trainer = replace(trainer, python=python)
     trials = [base]
-    if not computes_nothing(model.architecture):
+    if is_scored and not computes_nothing(model.architecture):
         trials += [
             replace(base, kind="accuracy", seed=seed, trained_by=trainer, batch=task.recipe.batch_size)
             for seed in range(suite.seeds if model.architecture.weights is None else min(1, suite.seeds))
         ]
-    batches = {"single-stream": 1, "offline": suite.latency.offline_batch, "training-step": task.recipe.batch_size}
     for scenario in dict.fromkeys(suite.latency.scenarios):
         if scenario != "training-step" or isinstance(runtime, Trainable):
-            trials.append(replace(base, kind="latency", scenario=scenario, batch=batches[scenario], time=task.time))
+            for batch, time in _shapes(suite, task, scenario):
+                trials.append(replace(base, kind="latency", scenario=scenario, batch=batch, time=time))
     return trials
+
+
+def _shapes(suite: Suite, task: Task, scenario: str) -> list[tuple[int, int]]:
+    """The shapes (batch, time) of a scenario; the first is the one that summaries show."""
+    if scenario == "training-step":
+        return [(task.recipe.batch_size, task.time)]
+    batches = [1] if scenario == "single-stream" else suite.sweep.batch or [suite.latency.offline_batch]
+    times = suite.sweep.time or [task.time]
+    return list(dict.fromkeys(itertools.product(batches, times)))
 
 
 def _pairs(suite: Suite, catalog: Catalog) -> list[tuple[Model, Runtime]]:

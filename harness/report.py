@@ -23,9 +23,10 @@ from harness.formatting import (
     unit_of,
 )
 from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
+from harness.shapes import shapes_table
 from harness.stats import samples_needed
 from harness.store import Run, load, write_atomically
-from harness.tables import PERCENTILES, records
+from harness.tables import PERCENTILES, SETTING, of_setting, records
 
 REPORT_COLUMNS = (
     *(
@@ -44,7 +45,6 @@ REPORT_COLUMNS = (
 )
 REPORT_ONLY = ("agreement", "precision", "end-to-end vs baseline")
 COLUMNS = tuple(name for name in REPORT_COLUMNS if name not in REPORT_ONLY)  # of a terminal
-SETTING = ["task", "device", "dtype", "threads"]  # what one table of the summary has in common
 DISAGREEMENT = 1.25
 DISTURBED = 0.1  # of a row's samples; and the shares of a core's time that others took
 BUSY_OTHERS = 0.2
@@ -97,14 +97,18 @@ def display_table(summary: pd.DataFrame, intervals: bool) -> list[dict[str, str]
 def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
     """The report: the table first, then what failed, details, environment and how to read it."""
     lines = [f"# {inline(run.header['name'])}", ""]
+    told: set[str] = set()  # tasks of which has been said what is true of all their settings
     for _, rows in summary.groupby(SETTING, sort=False):
-        task, device, *_ = rows.iloc[0][SETTING]
+        task, device = rows.iloc[0][["task", "device"]]
         lines += [f"## {inline(task)} on {inline(device)}", "", f"{inline(setting(rows, latency))}.", ""]
         shown = display_table(rows, intervals=True)
         lines += markdown_table(REPORT_COLUMNS, [[row[column] for column in REPORT_COLUMNS] for row in shown])
-        own = latency[latency["variant"].isin(rows["variant"]) & (latency["task"] == task)]
-        lines += ["", *_legend(run, rows), *map(inline, visibility(run, task)), *_noise(run, own, task), ""]
-        lines += _disagreement(own)
+        own = of_setting(latency, records(rows)[0])
+        lines += ["", *_legend(run, rows)]
+        if task not in told:
+            lines += [*map(inline, visibility(run, task)), *_noise(run, latency[latency["task"] == task], task)]
+            told.add(task)
+        lines += ["", *_disagreement(own), *details("Latency over shapes", shapes_table(own))]
     for plugin in run.header["plugins"]:
         if plugin["failure"]:
             lines += [
@@ -163,12 +167,12 @@ READING = (
 
 def setting(rows: pd.DataFrame, latency: pd.DataFrame) -> str:
     """The sizes behind one table of the summary: `I=8 H=32 L=1 T=8, offline batch 32, float32, 1 thread a call`."""
-    first = rows.iloc[0]
-    own = latency[latency["variant"].isin(rows["variant"]) & latency["task"].eq(first["task"])]
+    first = records(rows)[0]
+    own = of_setting(latency, first)
     parts = [f"I={first['input_size']} H={first['hidden_size']} L={first['num_layers']}"]
     if len(own):
-        parts[0] += f" T={own['time'].max()}"
-        parts += [f"{s} batch {b}" for s, b in own.groupby("scenario", sort=False)["batch"].max().items() if b > 1]
+        parts[0] += f" T={own['time'].iloc[0]}"
+        parts += [f"{s} batch {b}" for s, b in own.groupby("scenario", sort=False)["batch"].first().items() if b > 1]
     threads = first["threads"]
     return ", ".join([*parts, str(first["dtype"]), f"{threads} thread{'' if threads == 1 else 's'} a call"])
 

@@ -17,6 +17,7 @@ from harness.contract import HarnessError
 from harness.engine.run import execute, preflight
 from harness.engine.survey import survey, survey_with
 from harness.environment import environment
+from harness.forecast import forecast, plan_lines
 from harness.journal import StoreError
 from harness.notices import say
 from harness.own_model import OwnModel
@@ -47,6 +48,7 @@ def run_suite(
     quiet: bool,
     resumption: Resumption | None = None,
     own: OwnModel | None = None,
+    dry_run: bool = False,
 ) -> None:
     """Survey the plugins, plan and run a suite, or what is missing of it.
 
@@ -60,6 +62,7 @@ def run_suite(
         quiet: no progress on standard error.
         resumption: the run to go on with.
         own: the model that the command names. If it has one size only, layers have that size unless the suite says.
+        dry_run: the plan is printed and nothing is run or written.
 
     Raises:
         HarnessError: bad input, or nothing to run.
@@ -80,6 +83,9 @@ def run_suite(
             if baseline not in map(str, plan.variants()):
                 names = ", ".join(map(str, plan.variants()))
                 raise HarnessError(f"--baselines: no variant of this run is called '{baseline}'; there are: {names}")
+        if dry_run:
+            click.echo("\n".join(plan_lines(plan)))
+            return
         execute_plan(name, plan, catalog, data_dir, out, quiet, resumption, own)
 
 
@@ -103,6 +109,8 @@ def execute_plan(
         _resume(resumption, header)
     folder = resumption.folder if resumption else RunFolder(_run_path(out, name), header)
     past = resumption.past if resumption else None
+    if not (quiet or resumption):
+        say(f"harness: {forecast(plan)}")
     progress = Progress(quiet)
     try:
         with contextlib.closing(folder), progress:

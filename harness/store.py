@@ -26,7 +26,8 @@ from harness.contract import HarnessError, one_line
 from harness.journal import Contents, Journal, StoreError, read_journal, read_json, sync_folder
 from harness.samples import read_samples, samples_file, samples_text
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
+READABLE_VERSIONS = (5, 6)  # an older run lacks what it could not know, and is read
 JOURNAL = "journal.jsonl"
 RUN_FILE = "run.json"
 FOLDERS = ("samples", "weights", "logs", "cache")
@@ -119,9 +120,15 @@ class RunFolder:
         """Open a run to go on with it, and what it holds so far.
 
         Raises:
-            HarnessError: it is not a run, another process is writing it, or it cannot be read or written.
+            HarnessError: it is not a run, an older harness began it, another process is writing it, or it cannot be
+            read or written.
         """
         header = _read_header(path)
+        if header[0]["schema_version"] != SCHEMA_VERSION:
+            raise HarnessError(
+                f"'{path}' was begun by a harness of schema version {header[0]['schema_version']}; it can be read, but "
+                "not gone on with; start a new run"
+            )
         if "suite" not in header[0]:
             raise HarnessError(f"'{path / RUN_FILE}' is damaged: it lacks suite, so it cannot be gone on with")
         folder = cls.__new__(cls)
@@ -440,9 +447,10 @@ def _read_header(folder: Path) -> tuple[dict[str, Any], str]:
         raise HarnessError(f"'{folder / RUN_FILE}' is damaged: {error}") from error
     if not isinstance(header, dict) or "schema_version" not in header:
         raise HarnessError(f"'{folder / RUN_FILE}' is damaged: it is not a run's header")
-    if header["schema_version"] != SCHEMA_VERSION:
+    if header["schema_version"] not in READABLE_VERSIONS:
         raise HarnessError(
-            f"'{folder}' has schema version {header['schema_version']}; this harness reads {SCHEMA_VERSION}"
+            f"'{folder}' has schema version {header['schema_version']}; this harness reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}"
         )
     if missing := [
         key for key in ("name", "baselines", "floors", "plugins", "environment", "trials") if key not in header

@@ -74,6 +74,24 @@ class Latency(Section):
         return max(self.slices, self.max_slices or 0)
 
 
+class Sweep(Section):
+    """A grid: each list takes the place of one value, and every combination is a setting or a shape of its own.
+
+    Attributes:
+        batch, time: shapes at which latency is measured: `offline` at every batch and time, `single-stream` at every
+            time. Training steps keep the task's.
+        hidden_size, num_layers, dtype, threads: settings, in each of which every variant is checked and timed. Accuracy
+            is trained in the first.
+    """
+
+    batch: list[Annotated[int, Field(ge=1, le=1_000_000)]] = []
+    time: list[Annotated[int, Field(ge=1, le=1_000_000)]] = []
+    hidden_size: list[Annotated[int, Field(ge=1, le=65536)]] = []
+    num_layers: list[Annotated[int, Field(ge=1, le=64)]] = []
+    dtype: list[Literal["float32", "float64"]] = []
+    threads: list[Annotated[int, Field(ge=1, le=1024)]] = []
+
+
 class Suite(Section):
     """What to run.
 
@@ -86,6 +104,8 @@ class Suite(Section):
             Where the run has none of them, it is the architecture's yardstick, or else its first variant in the plan.
         layer: overrides of the recipes' sizes.
         latency: how latency is sampled.
+        sweep: a grid of shapes, sizes, dtypes and threads in place of one of each.
+        most_trials: a plan of more trials is refused.
         trial_seconds: a worker that takes longer over one step of a trial is ended with all it started.
         worker_memory_gib: so is one that holds more memory, what it started included; in GiB (2**30 bytes).
         worker_output_mib: and one that prints more than this; in MiB (2**20 bytes).
@@ -104,6 +124,8 @@ class Suite(Section):
     baselines: list[Annotated[str, Field(pattern=f"^{NAME}@{NAME}$")]] = []
     layer: Layer = Layer()
     latency: Latency = Latency()
+    sweep: Sweep = Sweep()
+    most_trials: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
     trial_seconds: Annotated[float, Field(gt=0, le=604_800, strict=False)] = 3600.0
     worker_memory_gib: Annotated[float, Field(gt=0, le=65_536, strict=False)] = 8.0
     worker_output_mib: Annotated[float, Field(gt=0, le=65_536, strict=False)] = 16.0
@@ -175,7 +197,7 @@ def parse_suite_table(table: Any, origin: str) -> Suite:
 def override(suite: Suite, **changes: Any) -> Suite:
     """A copy with the given keys, those of `[layer]` and `[latency]` too, changed and checked again.
 
-    A key given as None stays.
+    A key given as None stays. `sweep` takes a table of its own; another key given takes the place of its list there.
 
     Raises:
         HarnessError: a value is not allowed.
@@ -185,17 +207,21 @@ def override(suite: Suite, **changes: Any) -> Suite:
     for name, section in (("layer", suite.layer), ("latency", suite.latency)):
         own = {key: given.pop(key) for key in list(given) if key in type(section).model_fields}
         sections[name] = section.model_dump() | own
+    kept = {key: [] if changes.get(key) is not None else values for key, values in suite.sweep.model_dump().items()}
+    sections["sweep"] = kept | given.pop("sweep", {})
     try:
         return Suite.model_validate({**suite.model_dump(), **sections, **given})
     except ValidationError as error:
         problem = error.errors()[0]
         key = str(problem["loc"][1 if problem["loc"][0] in sections and len(problem["loc"]) > 1 else 0])
         option = OPTIONS.get(key, key.replace("_", "-"))
+        if problem["loc"][0] == "sweep":
+            option = f"sweep {option}"
         raise HarnessError(f"--{option}: {_sentence(problem)}") from error
 
 
 def _explain(problem: Any, text: str) -> str:
-    sections: dict[str, type[Section]] = {"layer": Layer, "latency": Latency}
+    sections: dict[str, type[Section]] = {"layer": Layer, "latency": Latency, "sweep": Sweep}
     keys = [str(part) for part in problem["loc"][: 2 if problem["loc"][0] in (*sections, "pythons") else 1]]
     key = _printable(".".join(keys))
     line = _line_of(text, keys)

@@ -21,18 +21,20 @@ from harness.verdicts import judge
 
 SCENARIOS = ("single-stream", "offline", "training-step")
 STATUS_ORDER = ("wrong", "crashed", "out-of-memory", "timed-out", "failed", "unsupported", "skipped", "ok")
-KEY = ["variant", "task", "device", "dtype", "threads"]
+SETTING = ["task", "hidden_size", "num_layers", "device", "dtype", "threads"]
+KEY = ["variant", *SETTING]
 Of = tuple[str, str]  # trial, boundary
 
 
 def latency(run: Run) -> pd.DataFrame:
     """One row per latency trial that is ok and boundary.
 
-    Columns: `trial`, `variant`, `task`, `device`, `dtype`, `threads`, `scenario`, `batch`, `time`, `boundary`; how much
-    was measured: `slices`, `processes`, `instances`, `samples` (without the first call of every turn),
-    `disturbed_samples` among them, `unsteady_instances` (no steady state seen while warming up); `process_low_s` and
-    `process_high_s`, the least and the largest median of a process; `latency_s` with `latency_low_s`,
-    `latency_high_s` and `latency_unit` (geometric mean of instances' medians, 95 % interval over that unit);
+    Columns: `trial`, `variant`, `task`, `hidden_size`, `num_layers`, `device`, `dtype`, `threads`, `scenario`, `batch`,
+    `time`, `boundary`; how much was measured: `slices`, `processes`, `instances`, `samples` (without the first call of
+    every turn), `disturbed_samples` among them, `unsteady_instances` (no steady state seen while warming up);
+    `process_low_s` and `process_high_s`, the least and the largest median of a process; `latency_s` with
+    `latency_low_s`, `latency_high_s` and `latency_unit` (geometric mean of instances' medians, 95 % interval over that
+    unit);
     `median_s` (of instances' medians) and `mean_s` (of all samples) for information; `p50_s`, `p90_s`, `p99_s`,
     `p999_s` of all samples, each with `_bound_s` (99 % confidence; NaN with too few samples); `autocorrelation` (lag 1,
     mean over instances); `throughput_per_s` with its interval (sequences a second); `baseline`, and `ratio` to it with
@@ -99,8 +101,11 @@ def calibration(run: Run) -> pd.DataFrame:
     calibrated = run.trials[run.trials["kind"].eq("calibration") & run.trials["status"].eq("ok")]
     for key, twins in calibrated.groupby(["task", "variant", "scenario"], sort=False):
         task, variant, scenario = map(str, key)
-        same = run.trials["kind"].eq("latency") & run.trials["status"].eq("ok") & run.trials["task"].eq(task)
-        base = run.trials.loc[same & run.trials["variant"].eq(variant) & run.trials["scenario"].eq(scenario), "trial"]
+        twin = {
+            "kind": "latency",
+            **{name: twins.iloc[0][name] for name in (*KEY, "status", "scenario", "batch", "time")},
+        }
+        base = run.trials.loc[run.trials[list(twin)].eq(pd.Series(twin)).all(axis=1), "trial"]
         copies = [medians[t, "compute"] for t in (*base, *twins["trial"]) if (t, "compute") in medians]
         pairs = list(zip(copies[::2], copies[1::2], strict=False))
         whole = [found for one, other in pairs if (found := estimates.ratio(other, one)) is not None]
@@ -135,7 +140,7 @@ def calibration(run: Run) -> pd.DataFrame:
 
 
 def summary(run: Run) -> pd.DataFrame:
-    """One row per variant, task and device: is it right, how accurate, how fast.
+    """One row per variant and setting (task, size, device, dtype, threads): is it right, how accurate, how fast.
 
     Columns: the variant and its setting; `compute_dtype` (the format in which it computes); `status` (the worst of its
     trials) and `reason`; `parity`, `parity_ratio` (the largest RMSE over the yardstick's in the same check),
@@ -145,7 +150,8 @@ def summary(run: Run) -> pd.DataFrame:
     `trainer_status` (is the variant that trained the weights right itself), `score_difference` (from the variant that
     trained the weights, largest over seeds), `agreeing_rows` (fewest over seeds) of `rows`;
     `baseline`; `is_floor` (its architecture has no weights, so it computes nothing and its latency is the harness's
-    overhead); then for every scenario `<scenario>_status`, and of the compute boundary `<scenario>_latency_s`,
+    overhead); then for every scenario, at the first shape of a sweep, `<scenario>_status`, and of the compute boundary
+    `<scenario>_latency_s`,
     `_latency_low_s`, `_latency_high_s`, `_p90_bound_s`, `_p99_bound_s`, `_throughput_per_s`, `_ratio`, `_ratio_low`,
     `_ratio_high`, `_half_width`, `_precision_met`, `_verdict`; of the end-to-end boundary `_end_to_end_s`,
     `_end_to_end_low_s`, `_end_to_end_high_s`, `_end_to_end_ratio`, `_end_to_end_ratio_low`, `_end_to_end_ratio_high`.
@@ -161,7 +167,7 @@ def summary(run: Run) -> pd.DataFrame:
     for key, trials in groups.items():
         first, bad = trials[0], _worst_trial(trials)
         row: dict[str, Any] = dict(zip(KEY, key, strict=True))
-        row |= {name: first[name] for name in ("architecture", "input_size", "hidden_size", "num_layers")}
+        row |= {name: first[name] for name in ("architecture", "input_size")}
         row |= {"compute_dtype": first["compute_dtype"]}
         row |= {"status": bad["status"], "reason": bad["reason"]}
         row |= next((costs[t["trial"]] for t in trials if t["trial"] in costs), NO_COSTS)
@@ -177,6 +183,11 @@ def summary(run: Run) -> pd.DataFrame:
             row |= _scenario_columns(scenario.replace("-", "_"), own["status"], compute, whole)
         rows.append(row)
     return pd.DataFrame(rows).astype({"agreeing_rows": "Int64", "rows": "Int64"})
+
+
+def of_setting(table: pd.DataFrame, setting: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows of a table that were made in a setting: equal in all of `SETTING`."""
+    return table[(table[SETTING] == [setting[name] for name in SETTING]).all(axis=1)]
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -291,7 +302,7 @@ def _medians(calls: Mapping[Of, Mapping[estimates.Key, list[float]]]) -> dict[Of
 
 def _point(trial: Mapping[str, Any]) -> tuple[Any, ...]:
     """What two latency trials have in common if they may be compared."""
-    return tuple(trial[name] for name in ("task", "device", "dtype", "threads", "scenario", "batch", "time"))
+    return tuple(trial[name] for name in (*SETTING, "scenario", "batch", "time"))
 
 
 def _latency_row(

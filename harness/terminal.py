@@ -19,9 +19,9 @@ from rich.text import Text
 from harness.contract import MOST_REASON, printable
 from harness.formatting import percentage, seconds
 from harness.notices import say
-from harness.report import COLUMNS, SETTING, display_table, setting, visibility
+from harness.report import COLUMNS, display_table, setting, visibility
 from harness.store import Run
-from harness.tables import records
+from harness.tables import SETTING, records
 
 LEGEND = """
 parity: rounding error, times the yardstick's; score ±: 95 % over seeds; other ± or ×÷: 95 %, within this run.
@@ -79,8 +79,9 @@ def print_summary(run: Run) -> None:
     """Print one table a task and device, and what is not ok. Off a terminal a table is 120 columns wide."""
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False, emoji=False)
     latency = run.latency
+    told: set[str] = set()
     for _, rows in run.summary.groupby(SETTING, sort=False):
-        task, device, *_ = rows.iloc[0][SETTING]
+        task, device = rows.iloc[0][["task", "device"]]
         console.print(f"\n{printable(f'{task} on {device}: {setting(rows, latency)}', MOST_REASON)}\n")
         shown = list(COLUMNS)
         table = _table(shown, rows)
@@ -88,8 +89,9 @@ def print_summary(run: Run) -> None:
             shown.pop()  # the last columns are left to the report
             table = _table(shown, rows)
         console.print(table)
-        for line in visibility(run, task):
+        for line in visibility(run, task) if task not in told else ():
             console.print(printable(line, MOST_REASON), soft_wrap=True)
+        told.add(task)
     console.print(LEGEND, style="dim")
     bad = run.trials[~run.trials["status"].isin(["ok", "skipped"])]
     for trial in records(bad.drop_duplicates(["variant", "task", "status", "reason"])):

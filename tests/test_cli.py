@@ -131,6 +131,24 @@ def test_without_out_a_run_goes_to_a_new_folder_in_results_that_bears_the_suites
     assert folder.name.startswith("suite-")
 
 
+def test_a_dry_run_prints_the_plan_and_writes_nothing(world: World) -> None:
+    name = suite("models = ['plain-lstm']\nseeds = 1\n[latency]\nslices = 2\ntwins = 0\n")
+    before = sorted(Path().iterdir())
+    result = harness("run", name, "--dry-run", "--sweep", "batch=2,4")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    offline = [line.split()[-4:] for line in lines if " offline, " in line]
+    assert offline == [["batch", batch, "time", "5"] for batch in ("2,", "4,")]
+    assert lines[-1] == "6 trials, about a minute and 1 training"
+    assert sorted(Path().iterdir()) == before
+
+
+def test_what_a_run_holds_is_said_before_it_begins_unless_it_is_quiet(world: World) -> None:
+    arguments = ("run", suite(f"models = ['plain-lstm']\n{PARITY_ONLY}"))
+    assert harness(*arguments, "--out", "a").stderr.startswith("harness: 1 trial, about a minute\n")
+    assert "about" not in harness(*arguments, "--quiet", "--out", "b").stderr
+
+
 def test_a_wrong_row_ends_with_1_and_every_other_row_is_there(world: World) -> None:
     result = harness("run", suite(PARITY_ONLY), "--out", "out")
     assert result.exit_code == 1
@@ -189,6 +207,13 @@ BAD: dict[str, tuple[list[str], str]] = {
     "out in the way": (["run", "good.toml", "--out", "full"], "'full' exists and is not empty; choose another --out"),
     "out not writable": (["run", "good.toml", "--out", "good.toml/out"], "'good.toml/out' cannot be written: "),
     "precision of nothing": (["run", "good.toml", "--precision", "0"], "--precision: input should be greater than 0"),
+    "sweep of nothing": (["run", "good.toml", "--sweep", "batch="], "--sweep batch=: write KEY=A,B, such as"),
+    "sweep over something else": (["run", "good.toml", "--sweep", "seeds=1,2"], "--sweep seeds: extra inputs"),
+    "too large a plan": (
+        ["run", "good.toml", "--models", "*", "--most-trials", "2"],
+        "the plan has 3 trials and may have 2: choose fewer models",
+    ),
+    "dry run of a resumption": (["run", "--resume", "full", "--dry-run"], "--dry-run: a run to resume has its plan"),
     "one slice": (["run", "good.toml", "--slices", "1"], "--slices: input should be greater than or equal to 2"),
     "no budget": (["run", "good.toml", "--budget", "0"], "--budget: input should be greater than 0"),
     "too few slices at most": (

@@ -24,6 +24,7 @@ from harness.engine.run import execute, preflight
 from harness.engine.survey import survey
 from harness.journal import StoreError, read_journal
 from harness.plan import Plan, make_plan
+from harness.report import write_report
 from harness.samples import SAMPLE_COLUMNS
 from harness.store import PROCESS_COLUMNS, Run, RunFolder, load
 from harness.suite import override, parse_suite
@@ -689,6 +690,28 @@ def harness_tasks(): return [replace(TINY, name="longer", time=8)]
 """
 
 
+PLAIN_THREADS = """
+import os
+import harness
+from strangers import TINY, PlainRuntime, plain_model
+
+class Counts(PlainRuntime):
+    def open(self, model, weights, options):
+        if os.environ["OMP_NUM_THREADS"] != str(options.threads):
+            raise ValueError("the worker has another number of threads")
+        return super().open(model, weights, options)
+
+@harness.hookimpl
+def harness_models(): return [plain_model("plain-lstm")]
+
+@harness.hookimpl
+def harness_runtimes(): return [Counts("counts")]
+
+@harness.hookimpl
+def harness_tasks(): return [TINY]
+"""
+
+
 def test_two_tasks_that_share_a_layer_but_not_a_length_have_parity_at_the_shapes_of_each(
     world: World, tmp_path: Path
 ) -> None:
@@ -706,6 +729,38 @@ def test_two_tasks_that_share_a_layer_but_not_a_length_have_parity_at_the_shapes
             assert checks["process"].nunique() == processes
             for _, own in checks.groupby("process"):
                 assert {f"batch {batch}, time {time}, no state" for batch in (1, 4)} <= set(own["case"])
+
+
+def test_a_sweep_checks_and_times_every_variant_in_every_setting_beside_the_baseline_there(
+    world: World, tmp_path: Path
+) -> None:
+    world.add_plain(good="", other="")
+    sweep = {"hidden_size": [6, 9], "batch": [2, 4], "time": [3, 5]}
+    run = run_all(world, tmp_path / "run", seeds=1, sweep=sweep)
+    assert set(run.trials["status"]) == {"ok"}
+    assert len(run.summary) == 4
+    assert run.summary.groupby("hidden_size")["metric"].count().to_dict() == {6: 2, 9: 0}
+    for (variant, hidden_size), own in run.latency.groupby(["variant", "hidden_size"]):
+        assert len(own) == 2 * (2 + 4 + 1)  # boundaries; single-stream, offline, training step
+        assert own["ratio"].notna().all(), (variant, hidden_size)
+    for _, timed in run.samples.merge(run.trials[["trial", "hidden_size"]], on="trial").groupby("process"):
+        assert timed["hidden_size"].nunique() == 1
+    parity = run.parity.merge(run.trials, on="trial")
+    for hidden_size in (6, 9):
+        own = parity[parity["hidden_size"].eq(hidden_size) & parity["kind"].eq("parity")]
+        assert {f"batch {b}, time {t}, no state" for b in (1, 2, 4) for t in (3, 5)} <= set(own["case"])
+    assert len(run.calibration) == 1
+    write_report(run.path)
+    text = (run.path / "report.md").read_text(encoding="utf-8")
+    assert text.count("## tiny on cpu") == 2
+    assert "| offline, batch × time | 2 × 3 | 2 × 5 | 4 × 3 | 4 × 5 |" in text
+
+
+def test_threads_that_are_swept_over_are_those_of_the_workers(world: World, tmp_path: Path) -> None:
+    world.add("counts", PLAIN_THREADS)
+    run = run_all(world, tmp_path / "run", seeds=0, sweep={"threads": [1, 2]})
+    assert set(run.trials["status"]) == {"ok"}
+    assert sorted(set(run.trials["threads"])) == [1, 2]
 
 
 def test_what_a_thread_was_at_when_the_run_is_interrupted_is_not_journalled(

@@ -451,3 +451,42 @@ def test_a_pattern_that_leaves_out_nothing_is_fine_and_a_misspelt_name_is_not() 
     assert variants(make_plan(Suite(models=["a", "!z*"], runtimes=["plays"]), BOTH)) == ["a@plays"]
     with pytest.raises(HarnessError, match="no runtime is called 'playz'; did you mean 'plays'"):
         make_plan(Suite(models=["a"], runtimes=["!playz"]), BOTH)
+
+
+def test_a_sweep_over_shapes_is_more_points_of_one_setting() -> None:
+    suite = override(
+        Suite(models=["a"], runtimes=["trains"], seeds=0), sweep={"batch": [2, 4], "time": [3, 6]}, twins=0
+    )
+    plan = make_plan(suite, BOTH)
+    assert [trial.point for trial in plan.of("latency")] == [
+        *(("single-stream", 1, 3), ("single-stream", 1, 6)),
+        *(("offline", 2, 3), ("offline", 2, 6), ("offline", 4, 3), ("offline", 4, 6)),
+        ("training-step", 8, 5),
+    ]
+    assert len(plan.of("parity")) == len(plan.settings()) == 1
+
+
+def test_a_sweep_over_sizes_dtypes_and_threads_is_a_setting_a_combination_and_accuracy_is_trained_in_the_first() -> (
+    None
+):
+    sweep = {"hidden_size": [6, 12], "num_layers": [1, 2], "dtype": ["float64", "float32"], "threads": [1, 2]}
+    plan = make_plan(override(Suite(models=["a"], runtimes=["trains"], seeds=1), sweep=sweep), BOTH)
+    found = [(s.size.hidden_size, s.size.num_layers, s.dtype, s.threads) for s in plan.settings()]
+    assert found == [(h, n, d, t) for h in (6, 12) for n in (1, 2) for d in ("float64", "float32") for t in (1, 2)]
+    assert len(plan.of("parity")) == 16
+    (scored,) = plan.of("accuracy")
+    assert scored.setting == plan.settings()[0]
+    (twin,) = plan.of("calibration")
+    assert twin.setting == plan.settings()[0]
+
+
+def test_a_value_that_is_swept_over_twice_is_one_point() -> None:
+    suite = override(Suite(models=["a"], runtimes=["plays"], seeds=0), sweep={"time": [5, 5], "threads": [1, 1]})
+    plan = make_plan(suite, BOTH)
+    assert [trial.point for trial in plan.of("latency")] == [("single-stream", 1, 5), ("offline", 32, 5)]
+
+
+def test_a_plan_of_more_trials_than_are_allowed_is_refused_with_both_numbers() -> None:
+    suite = override(Suite(seeds=0), sweep={"batch": list(range(1, 200))}, most_trials=100)
+    with pytest.raises(HarnessError, match=r"the plan has \d{4} trials and may have 100: .* \(--most-trials\)"):
+        make_plan(suite, BOTH)

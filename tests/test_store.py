@@ -32,6 +32,7 @@ from harness.store import (
     NUMERIC_PROCESS_COLUMNS,
     PARITY_COLUMNS,
     PROCESS_COLUMNS,
+    READABLE_VERSIONS,
     SCHEMA_VERSION,
     SCORE_COLUMNS,
     STATUSES,
@@ -520,12 +521,23 @@ def test_no_byte_of_the_run_file_changes_unnoticed(tmp_path: Path, value: int | 
             assert any("run.json" in one or "schema version" in one for one in damage), place
 
 
-@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, SCHEMA_VERSION - 1, None, str(SCHEMA_VERSION)])
+def test_an_older_run_is_read_and_not_gone_on_with(folder: RunFolder) -> None:
+    folder.close()
+    path = folder.path / "run.json"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace(f'"schema_version": {SCHEMA_VERSION}', '"schema_version": 5')
+    )
+    assert load(folder.path).header["schema_version"] == 5
+    with pytest.raises(HarnessError, match="begun by a harness of schema version 5; it can be read, but not gone on"):
+        RunFolder.reopen(folder.path)
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, READABLE_VERSIONS[0] - 1, None, str(SCHEMA_VERSION)])
 def test_a_run_of_another_schema_version_is_refused(folder: RunFolder, version: Any) -> None:
     folder.close()
     path = folder.path / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"schema_version": version}))
-    with pytest.raises(HarnessError, match=f"has schema version {version}; this harness reads {SCHEMA_VERSION}"):
+    with pytest.raises(HarnessError, match=f"has schema version {version}; this harness reads 5 and 6"):
         load(folder.path)
 
 

@@ -43,6 +43,8 @@ MISTAKES = {
         "[latency]\nscenarios = ['server']",
         ["line 2", "'latency.scenarios'", "'server'", "single-stream"],
     ),
+    "swept fraction": ("[sweep]\nbatch = [1, 1.5]", ["line 2", "'sweep.batch'", "integer"]),
+    "unknown key of the sweep": ("[sweep]\nseeds = [1]", ["line 2", "'sweep.seeds'", "hidden_size"]),
     "one slice": ("[latency]\nslices = 1", ["line 2", "'latency.slices'", "greater than or equal to 2"]),
     "one slice at most": (
         "[latency]\nmax_slices = 1",
@@ -254,3 +256,18 @@ def test_a_suite_that_is_too_big_is_refused(tmp_path: Path) -> None:
     path.write_text("#" * (MAX_SUITE_BYTES + 1), encoding="utf-8")
     with pytest.raises(HarnessError, match=f"has {MAX_SUITE_BYTES + 1} bytes; a suite has at most {MAX_SUITE_BYTES}"):
         read_suite(str(path))
+
+
+def test_what_the_command_line_says_takes_the_place_of_a_list_that_is_swept_over() -> None:
+    swept = override(Suite(), sweep={"hidden_size": [8, 16], "dtype": ["float64"], "batch": [1, 2]})
+    assert swept.sweep.hidden_size == [8, 16]
+    again = override(swept, hidden_size=32, sweep={"batch": [4]})
+    assert (again.sweep.hidden_size, again.sweep.dtype, again.sweep.batch) == ([], ["float64"], [4])
+    assert again.layer.hidden_size == 32
+
+
+@pytest.mark.parametrize(("key", "points"), [("batch", [0]), ("dtype", ["float16"]), ("sizes", [1]), ("time", ["x"])])
+def test_a_wrong_sweep_is_one_line_that_names_it(key: str, points: list[int | str]) -> None:
+    with pytest.raises(HarnessError, match=f"^--sweep {key}: ") as caught:
+        override(Suite(), sweep={key: points})
+    assert "\n" not in str(caught.value)

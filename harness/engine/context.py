@@ -86,12 +86,15 @@ class Context:
         return self._ended.get(trial.id)
 
     @contextmanager
-    def worker(self, variants: Iterable[Variant], task: str = "") -> Iterator[WorkerProcess]:
+    def worker(
+        self, variants: Iterable[Variant], task: str = "", threads: int | None = None
+    ) -> Iterator[WorkerProcess]:
         """A fresh worker, ended at the end. It loads the plugins that give these variants and the task, and no other.
 
         Args:
             variants: all in one interpreter, and theirs is the worker's.
             task: the name of a task, or empty.
+            threads: how many its native libraries may use; None for as many as the suite says.
 
         Raises:
             Stopped: the run is being interrupted.
@@ -103,15 +106,17 @@ class Context:
         names = {("model", variant.model) for variant in found} | {("runtime", variant.runtime) for variant in found}
         plugins = sorted({self._owners[name] for name in names | {("task", task)} if name in self._owners})
         path = self.plan.suite.pythons.get(found[0].python) if found else None
-        with self.started(path, plugins) as worker:
+        with self.started(path, plugins, threads) as worker:
             yield worker
 
     @contextmanager
-    def started(self, python: str | None, plugins: Collection[str] | None) -> Iterator[WorkerProcess]:
+    def started(
+        self, python: str | None, plugins: Collection[str] | None, threads: int | None = None
+    ) -> Iterator[WorkerProcess]:
         """A fresh worker in an interpreter, the engine's own if None, with these plugins; otherwise as `worker`."""
         try:
             worker = WorkerProcess(
-                self.plan.suite.threads, self._limits, log=self._next_log(), python=python, plugins=plugins
+                threads or self.plan.suite.threads, self._limits, log=self._next_log(), python=python, plugins=plugins
             )
         except OSError as error:
             reason = f"a worker cannot be started: {error.strerror}"
@@ -129,7 +134,8 @@ class Context:
         """Run untimed jobs side by side, as many as there are cores for them; an interruption ends the workers."""
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        with ThreadPoolExecutor(max(1, min(MOST_JOBS, cores // self.plan.suite.threads))) as pool:
+        most_threads = max(setting.threads for setting in self.plan.settings())
+        with ThreadPoolExecutor(max(1, min(MOST_JOBS, cores // most_threads))) as pool:
             futures = [pool.submit(function, job) for job in jobs]
             try:
                 for future in as_completed(futures):

@@ -19,7 +19,7 @@ from harness.engine.context import Context, Outcome, grouped
 from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.engine.verification import Verification, worst_of
 from harness.parity import Observation
-from harness.plan import Trial
+from harness.plan import Setting, Trial
 from harness.samples import SAMPLE_COLUMNS
 
 
@@ -63,7 +63,7 @@ class Measurement:
         self._medians: dict[str, dict[estimates.Key, float]] = {}  # by trial
         self._timed: set[str] = set()  # trials of which there are samples
         self._process = 0
-        self._spent: dict[str, float] = {}  # seconds that a resumed run has measured already, by task
+        self._spent: dict[Setting, float] = {}  # seconds that a resumed run has measured already
         self._ratios: dict[str, list[float]] = {}  # repeated over fresh latency of the instances so far, by trial
         self._alone: set[str] = set()  # sessions that failed a check beside others
 
@@ -72,12 +72,12 @@ class Measurement:
         trials = [t for t in self._context.plan.trials if t.kind in ("latency", "calibration")]
         self._medians = {trial.id: {} for trial in trials}
         self._recall()
-        left = {t.task for t in trials if not self._context.ended(t)}
-        workers = {(t.task, t.variant.runtime, t.variant.python) for t in trials if t.task in left}
+        left = {t.setting for t in trials if not self._context.ended(t)}
+        workers = {(t.setting, t.variant.runtime, t.variant.python) for t in trials if t.setting in left}
         self._context.phase("latency", len(workers) * self._looks[-1])
-        for task in self._context.plan.tasks:
-            if task in left:
-                self._measure_task(task, [t for t in trials if t.task == task])
+        for setting in self._context.plan.settings():
+            if setting in left:
+                self._measure_setting(setting, [t for t in trials if t.setting == setting])
 
     def _recall(self) -> None:
         """What a resumed run has measured."""
@@ -91,29 +91,35 @@ class Measurement:
                 self._medians[trial][slice_, process, instance] = median
         self._timed.update(past.samples["trial"])
         self._process = int(past.processes["process"].max()) if len(past.processes) else 0
+        planned = {trial.id: trial.setting for trial in self._context.plan.trials}
+        settings = {process: planned.get(trial) for (trial, _, process, _) in medians}
         for row in past.processes.to_dict("records"):
-            self._spent[row["task"]] = self._spent.get(row["task"], 0.0) + row["seconds"]
+            setting = settings.get(row["process"])
+            if setting is not None:
+                self._spent[setting] = self._spent.get(setting, 0.0) + row["seconds"]
 
-    def _measure_task(self, task: str, trials: list[Trial]) -> None:
+    def _measure_setting(self, setting: Setting, trials: list[Trial]) -> None:
         self._alone.clear()
         for trial in trials:
             ended = self._context.ended(trial)
-            self._outcomes[trial.id] = ended or self._verification.outcomes[trial.variant, task]
+            self._outcomes[trial.id] = ended or self._verification.outcomes[trial.variant, setting]
             if not ended and self._outcomes[trial.id].status != "ok":
                 self._context.record(trial, self._outcomes[trial.id])
         is_measured = any(o.status == "ok" for o in map(self._context.ended, trials) if o)
         if not is_measured:  # otherwise the run was cut off between the last slice and the last record
-            self._measure_slices(task, trials)
+            self._measure_slices(setting, trials)
         for trial in trials:
             if self._outcomes[trial.id].status == "ok" and not self._context.ended(trial):
                 is_timed = trial.id in self._timed
                 self._context.record(trial, Outcome() if is_timed else Outcome("failed", "nothing of it was timed"))
 
-    def _measure_slices(self, task: str, trials: list[Trial]) -> None:
-        order = random.Random(task)
+    def _measure_slices(self, setting: Setting, trials: list[Trial]) -> None:
+        order = random.Random(str(setting))
         shared = grouped(trials, lambda t: (t.variant.runtime, t.variant.python))
         most = f"{'at most ' if len(self._looks) > 1 else ''}{self._looks[-1]}"
-        started = monotonic() - self._spent.get(task, 0.0)
+        started = monotonic() - self._spent.get(setting, 0.0)
+        is_swept = len(self._context.plan.settings()) > len(self._context.plan.tasks)
+        where = str(setting) if is_swept else setting.task
         for slice_ in range(1, self._looks[-1] + 1):
             if slice_ > 1 and monotonic() - started > self._latency.budget_seconds:
                 break
@@ -122,7 +128,7 @@ class Measurement:
                 self._measure([t for t in group if not self._has(t, slice_)], slice_)
                 runtime, python = group[0].variant.runtime, group[0].variant.python
                 name = f"{runtime} of {python}" if python else runtime
-                self._context.step(f"{task}, {name}, slice {slice_} of {most}{self._widest(trials)}")
+                self._context.step(f"{where}, {name}, slice {slice_} of {most}{self._widest(trials)}")
             if slice_ in self._looks and self._half_width(trials) <= self._latency.precision:
                 break
 
@@ -137,15 +143,15 @@ class Measurement:
     def _half_width(self, trials: list[Trial]) -> float:
         """The widest half of an interval of interest, as a share: of ratios, and of the latency of who has no other."""
         sound = [t for t in trials if self._outcomes[t.id].status == "ok" and self._medians[t.id]]
-        own = {(str(t.variant), t.scenario): self._medians[t.id] for t in sound if t.kind == "latency"}
-        compared = {(t.baseline, t.scenario) for t in sound if t.baseline != str(t.variant)}
+        own = {(str(t.variant), t.point): self._medians[t.id] for t in sound if t.kind == "latency"}
+        compared = {(t.baseline, t.point) for t in sound if t.baseline != str(t.variant)}
         widest = 0.0
         for trial in sound:
-            base = own.get((trial.baseline or "", trial.scenario))
+            base = own.get((trial.baseline or "", trial.point))
             if trial.kind == "calibration" or trial.architecture in self._context.plan.floors:
                 continue
             is_baseline = trial.baseline == str(trial.variant)
-            if is_baseline and (trial.baseline, trial.scenario) in compared:
+            if is_baseline and (trial.baseline, trial.point) in compared:
                 continue
             medians = self._medians[trial.id]
             ratio = None if is_baseline or base is None else estimates.ratio(medians, base)
@@ -177,7 +183,7 @@ class Measurement:
         found = {trial.id: _Found() for trial in trials}
         variants = list(dict.fromkeys(trial.variant for trial in trials))
         try:
-            with self._context.worker(variants, trials[0].task) as worker:
+            with self._context.worker(variants, trials[0].task, trials[0].threads) as worker:
                 worker.ask("start_timing", self._context.seconds)
                 for instance in range(1, self._latency.instances + 1):
                     self._measure_instance(worker, trials, (slice_, process, instance), found)

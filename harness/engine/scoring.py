@@ -60,7 +60,7 @@ class Scoring:
 
     def _train(self, trials: list[Trial]) -> None:
         """Train these seeds of one variant on one task; some are no rows of their own but serve others."""
-        untrainable = self._verification.outcomes.get((trials[0].variant, trials[0].task), Outcome())
+        untrainable = self._verification.outcomes.get((trials[0].variant, trials[0].setting), Outcome())
         untrainable = self._context.broken_tasks.get(trials[0].task, untrainable)
         if untrainable.status in ("ok", "wrong"):
             answers = self._ask_each("train", trials, self._training)
@@ -103,15 +103,16 @@ class Scoring:
         )
 
     def _withhold(self, trial: Trial, outcome: Outcome) -> None:
-        """A variant whose accuracy is wrong is not timed; what was found before stands."""
-        if self._verification.outcomes[trial.variant, trial.task].status == "ok":
-            self._verification.outcomes[trial.variant, trial.task] = outcome
+        """A variant whose accuracy is wrong is not timed in any setting of the task; what was found before stands."""
+        for (variant, setting), known in self._verification.outcomes.items():
+            if (variant, setting.task) == (trial.variant, trial.task) and known.status == "ok":
+                self._verification.outcomes[variant, setting] = outcome
 
     def _obstacle(self, trial: Trial) -> Outcome | None:
         """Why a trial cannot be scored, if it cannot."""
         if trial.trained_by is None:
             return Outcome("skipped", f"nothing installed can train architecture '{trial.architecture}'")
-        parity = self._verification.outcomes[trial.variant, trial.task]
+        parity = self._verification.outcomes[trial.variant, trial.setting]
         if parity.status not in ("ok", "wrong"):  # a wrong variant is scored: the table shows what accuracy hides
             return parity
         outcome, _ = self._trained[trial.trained_by, trial.task, trial.seed]
@@ -128,7 +129,7 @@ class Scoring:
         rest = list(trials)
         while rest:
             try:
-                with self._context.worker([rest[0].variant], rest[0].task) as worker:
+                with self._context.worker([rest[0].variant], rest[0].task, rest[0].threads) as worker:
                     while rest:
                         trial = rest.pop(0)
                         request = {"task": trial.task, "data_dir": self._context.data_dir, **arguments(trial)}

@@ -16,20 +16,20 @@ from harness.engine.context import Context, Outcome, grouped
 from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.gradients import GradientCheck, judge_gradients
 from harness.parity import EQUATIONS, Observation, judge
-from harness.plan import Trial, Variant
+from harness.plan import Setting, Trial, Variant
 
 
 class Verification:
     """The yardsticks of a run, and what came of holding each variant against them.
 
     Attributes:
-        outcomes: how each variant fared on each task's layer.
+        outcomes: how each variant fared in each setting.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._yardsticks: dict[tuple[str, LayerSize, str], tuple[str, list[Observation]] | WorkerFailure] = {}
-        self.outcomes: dict[tuple[Variant, str], Outcome] = {}
+        self._yardsticks: dict[tuple[str, LayerSize, str, str], tuple[str, list[Observation]] | WorkerFailure] = {}
+        self.outcomes: dict[tuple[Variant, Setting], Outcome] = {}
 
     def check_all(self) -> None:
         """Check every variant of the plan, each in a worker of its own; one record each.
@@ -40,7 +40,7 @@ class Verification:
         trials = []
         for trial in context.plan.of("parity"):
             if outcome := context.ended(trial):
-                self.outcomes[trial.variant, trial.task] = outcome
+                self.outcomes[trial.variant, trial.setting] = outcome
             else:
                 trials.append(trial)
         needed = [t for t in context.plan.trials if t.kind != "accuracy" and not context.ended(t)]
@@ -115,14 +115,14 @@ class Verification:
             rows: list[dict[str, Any]] = []
             costs: list[dict[str, Any]] = []
             try:
-                with self._context.worker([trial.variant]) as worker:
+                with self._context.worker([trial.variant], threads=trial.threads) as worker:
                     costs = [self._start(worker, trial)]
                     outcome, rows = self.check(worker, trial, "first")
                     if outcome.status == "ok":
                         outcome = self.unrest(worker)[0] or outcome
             except WorkerFailure as failure:
                 outcome = self._context.failed(failure)
-            self.outcomes[trial.variant, trial.task] = outcome
+            self.outcomes[trial.variant, trial.setting] = outcome
             self._context.record(trial, outcome, parity=[{"process": 0, **row} for row in rows], costs=costs)
             self._context.step(f"{trial.variant} on {trial.task}: {outcome.status}")
 
@@ -152,7 +152,7 @@ class Verification:
             return
         self._yardsticks[key] = (EQUATIONS, found)
         if yardstick is not None:
-            with contextlib.suppress(WorkerFailure), self._context.worker([yardstick]) as worker:
+            with contextlib.suppress(WorkerFailure), self._context.worker([yardstick], threads=trial.threads) as worker:
                 observations = self._observe(worker, replace(trial, variant=yardstick))
                 if judge(observations, found, trial.dtype).passed:
                     self._yardsticks[key] = (str(yardstick), observations)
@@ -201,9 +201,9 @@ class Verification:
         return list(dict.fromkeys((t.batch or 1, t.time or 1) for t in forward))
 
 
-def _yard(trial: Trial) -> tuple[str, LayerSize, str]:
+def _yard(trial: Trial) -> tuple[str, LayerSize, str, str]:
     """What trials that share a yardstick have in common."""
-    return trial.architecture, trial.size, trial.compute_dtype
+    return trial.architecture, trial.size, trial.dtype, trial.compute_dtype
 
 
 def worst_of(known: list[dict[str, Any]], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

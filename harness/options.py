@@ -1,0 +1,69 @@
+"""What commands have in common on their command lines: options, and how their values are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.contract import HarnessError
+
+
+def names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """A list with commas; None where the option was not given."""
+    return [name.strip() for name in value.split(",") if name.strip()] if value is not None else None
+
+
+def interpreters(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
+    """Interpreters by name, from NAME=PATH."""
+    found: dict[str, str] = {}
+    for value in values:
+        name, equals, path = value.partition("=")
+        if not (name and equals and path):
+            raise HarnessError(f"--python {value}: write NAME=PATH, such as --python old=/venvs/old/bin/python")
+        if name in found:
+            raise HarnessError(f"--python {name} is given twice; names must differ")
+        found[name] = path
+    return found or None
+
+
+def swept(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, list[int | str]] | None:
+    """The lists of a sweep by key, from KEY=A,B; whole numbers become integers."""
+    found: dict[str, list[int | str]] = {}
+    for value in values:
+        name, equals, points = value.partition("=")
+        key = name.strip().replace("-", "_")
+        if not (key and equals and points.strip()):
+            raise HarnessError(f"--sweep {value}: write KEY=A,B, such as --sweep batch=1,8,32")
+        if key in found:
+            raise HarnessError(f"--sweep {name} is given twice; give all its points at once")
+        words = [point.strip() for point in points.split(",")]
+        found[key] = [int(word) if word.isascii() and word.isdecimal() else word for word in words]
+    return found or None
+
+
+choose_plugins = click.option(
+    "--plugins",
+    callback=names,
+    envvar="HARNESS_PLUGINS",
+    metavar="A,B",
+    help="Load these plugins and import nothing of any other. [env: HARNESS_PLUGINS]",
+)
+choose_data_dir = click.option(
+    "--data-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="HARNESS_DATA_DIR",
+    help="Folder of data sets, a sub-folder each. [env: HARNESS_DATA_DIR]",
+)
+choose_model = click.option(
+    "--model",
+    metavar="MODULE:ATTRIBUTE",
+    help="A layer of your own, in the current folder or installed: what builds it, or the layer itself. It is held "
+    "against itself in float64 and goes to every runtime that accepts it; without --models and SUITE, alone.",
+)
+choose_weights = click.option(
+    "--weights",
+    metavar="FILE",
+    help="Its weights, a safetensors file with the layer's own names: what is checked and timed. With head.weight and "
+    "head.bias it is scored as it is, and never trained.",
+)

@@ -1,0 +1,33 @@
+"""Options that are read by hand: what is not written as they want it is refused with how to write it."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from harness import HarnessError
+from harness.options import names, swept
+
+CONTEXT, PARAMETER = click.Context(click.Command("run")), click.Option(["--sweep"])
+
+
+def test_a_sweep_is_a_key_and_its_points_whole_numbers_among_them() -> None:
+    found = swept(CONTEXT, PARAMETER, ("batch=1, 8,32", "hidden-size=64", "dtype=float32,float64"))
+    assert found == {"batch": [1, 8, 32], "hidden_size": [64], "dtype": ["float32", "float64"]}
+    assert swept(CONTEXT, PARAMETER, ()) is None
+
+
+@pytest.mark.parametrize("text", ["batch", "batch=", "=1", "batch= "])
+def test_a_sweep_without_a_key_or_points_is_refused(text: str) -> None:
+    with pytest.raises(HarnessError, match=r"write KEY=A,B, such as --sweep batch=1,8,32"):
+        swept(CONTEXT, PARAMETER, (text,))
+
+
+def test_a_key_that_is_swept_over_twice_is_refused() -> None:
+    with pytest.raises(HarnessError, match="--sweep batch is given twice; give all its points at once"):
+        swept(CONTEXT, PARAMETER, ("batch=1", "batch=2"))
+
+
+def test_names_are_parted_by_commas_and_an_option_that_is_not_given_is_none() -> None:
+    assert names(CONTEXT, PARAMETER, "a, b,,") == ["a", "b"]
+    assert names(CONTEXT, PARAMETER, None) is None

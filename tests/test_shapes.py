@@ -1,0 +1,36 @@
+"""A sweep in the report: one column a shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from harness.shapes import MOST_SHAPES, shapes_table
+
+
+def row(variant: str, batch: int, time: int, latency_s: float, scenario: str = "offline") -> dict[str, Any]:
+    ends = {"latency_s": latency_s, "latency_low_s": latency_s / 1.02, "latency_high_s": latency_s * 1.02}
+    return {"variant": variant, "scenario": scenario, "batch": batch, "time": time, "boundary": "compute", **ends}
+
+
+def test_every_shape_is_a_column_and_what_was_not_timed_there_is_a_dash() -> None:
+    rows = [row("a@x", 1, 8, 1e-3), row("a@x", 32, 8, 4e-3), row("b@x", 32, 8, 5e-3)]
+    assert shapes_table(pd.DataFrame(rows)) == [
+        "| offline, batch × time | 1 × 8 | 32 × 8 |",
+        "| --- | --- | --- |",
+        "| a@x | 1 ms ±2.0% | 4 ms ±2.0% |",
+        "| b@x | – | 5 ms ±2.0% |",
+    ]
+
+
+def test_a_scenario_of_one_shape_needs_no_table() -> None:
+    assert shapes_table(pd.DataFrame([row("a@x", 1, 8, 1e-3, "single-stream"), row("b@x", 1, 8, 1e-3)])) == []
+
+
+def test_a_large_grid_is_told_in_several_tables_and_no_shape_is_left_out() -> None:
+    rows = [row("a@x", batch, 8, 1e-3) for batch in range(1, 2 * MOST_SHAPES)]
+    lines = shapes_table(pd.DataFrame(rows))
+    headers = [line for line in lines if "batch × time" in line]
+    assert len(headers) == 2
+    assert sum(line.count(" × 8") for line in headers) == len(rows)
