@@ -23,10 +23,10 @@ from harness.formatting import (
     unit_of,
 )
 from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
-from harness.shapes import shapes_table
+from harness.shapes import is_swept, place_of, setting_of, shapes_table
 from harness.stats import samples_needed
 from harness.store import Run, load, write_atomically
-from harness.tables import PERCENTILES, SETTING, of_setting, records
+from harness.tables import KEY, PERCENTILES, SETTING, of_setting, records
 
 REPORT_COLUMNS = (
     *(
@@ -97,10 +97,12 @@ def display_table(summary: pd.DataFrame, intervals: bool) -> list[dict[str, str]
 def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
     """The report: the table first, then what failed, details, environment and how to read it."""
     lines = [f"# {inline(run.header['name'])}", ""]
+    swept = is_swept(run)
     told: set[str] = set()  # tasks of which has been said what is true of all their settings
     for _, rows in summary.groupby(SETTING, sort=False):
         task, device = rows.iloc[0][["task", "device"]]
-        lines += [f"## {inline(task)} on {inline(device)}", "", f"{inline(setting(rows, latency))}.", ""]
+        where = f", {setting_of(records(rows)[0])}" if swept else ""
+        lines += [f"## {inline(task)} on {inline(device)}{where}", "", f"{inline(setting(rows, latency))}.", ""]
         shown = display_table(rows, intervals=True)
         lines += markdown_table(REPORT_COLUMNS, [[row[column] for column in REPORT_COLUMNS] for row in shown])
         own = of_setting(latency, records(rows)[0])
@@ -128,7 +130,7 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
         lines.append("")
     lines += details("Trained weights and agreement", _agreement_table(summary))
     lines += details("What it costs to start", _costs_table(run))
-    lines += details("All latencies, verdicts and percentiles", _latency_table(latency))
+    lines += details("All latencies, verdicts and percentiles", _latency_table(run, latency))
     lines += details("The machine meanwhile", _processes_table(run))
     lines += details("Environment", markdown_table(("fact", "value"), _facts(run)))
     lines += ["## How to read it", "", *READING, ""]
@@ -382,10 +384,10 @@ def _agreement_table(summary: pd.DataFrame) -> list[str]:
 
 def _costs_table(run: Run) -> list[str]:
     """What opening a session and its first call took, and the compiling in it; with no cost that repeats."""
-    known = records(run.costs.merge(run.trials[["trial", "variant", "task"]], on="trial"))
+    swept, known = is_swept(run), records(run.costs.merge(run.trials[["trial", *KEY]], on="trial"))
     rows = [
         [
-            *(row["variant"], row["task"], seconds(row["open_s"]), seconds(row["first_call_s"])),
+            *(row["variant"], place_of(row, swept), seconds(row["open_s"]), seconds(row["first_call_s"])),
             *(seconds(row["compile_s"]), NONE if pd.isna(row["batch"]) else f"{row['batch']} × {row['time']}"),
         ]
         for row in known
@@ -394,15 +396,16 @@ def _costs_table(run: Run) -> list[str]:
     return markdown_table(header, rows) if rows else []
 
 
-def _latency_table(latency: pd.DataFrame) -> list[str]:
+def _latency_table(run: Run, latency: pd.DataFrame) -> list[str]:
     def percentile(row: dict[str, Any], p: str, quantile: float) -> str:
         missing = samples_needed(quantile) - row["samples"]
         bound = f"≤ {seconds(row[f'{p}_bound_s'])}" if missing <= 0 else f"a bound needs {missing} more samples"
         return f"{seconds(row[f'{p}_s'])} ({bound})"
 
+    swept = is_swept(run)
     rows = [
         [
-            *(row[name] for name in ("variant", "task", "scenario", "boundary", "batch", "time")),
+            *(row["variant"], place_of(row, swept), *(row[name] for name in ("scenario", "boundary", "batch", "time"))),
             seconds(row["latency_s"]),
             f"{seconds(row['latency_low_s'])} to {seconds(row['latency_high_s'])}",
             f"{seconds(row['process_low_s'])} to {seconds(row['process_high_s'])}",

@@ -1,13 +1,33 @@
-"""Latency over the shapes of a sweep: one row a variant and scenario, one column a shape."""
+"""A sweep in words: what tells its settings apart, and latency over its shapes."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
 from harness.formatting import NONE, markdown_table, percent, seconds
-from harness.tables import records
+from harness.store import Run
+from harness.tables import SETTING, records
 
 MOST_SHAPES = 12  # columns of one table; a larger grid is told in several
+
+
+def is_swept(run: Run) -> bool:
+    """Whether a run has several settings of one task."""
+    return len(run.trials[SETTING].drop_duplicates()) > run.trials["task"].nunique()
+
+
+def setting_of(row: Mapping[str, Any]) -> str:
+    """What a sweep may change of a row's setting: `H=128 L=1 float32 1 thread`."""
+    threads = f"{row['threads']} thread{'' if row['threads'] == 1 else 's'}"
+    return f"H={row['hidden_size']} L={row['num_layers']} {row['dtype']} {threads}"
+
+
+def place_of(row: Mapping[str, Any], swept: bool) -> str:
+    """The task of a row, and its setting if there are several of one task."""
+    return f"{row['task']} {setting_of(row)}" if swept else str(row["task"])
 
 
 def shapes_table(latency: pd.DataFrame) -> list[str]:

@@ -752,7 +752,9 @@ def test_a_sweep_checks_and_times_every_variant_in_every_setting_beside_the_base
     assert len(run.calibration) == 1
     write_report(run.path)
     text = (run.path / "report.md").read_text(encoding="utf-8")
-    assert text.count("## tiny on cpu") == 2
+    for hidden_size in (6, 9):
+        assert f"## tiny on cpu, H={hidden_size} L=1 float32 1 thread\n" in text
+        assert f"| good@plain | tiny H={hidden_size} L=1 float32 1 thread | offline | compute | 4 | 5 |" in text
     assert "| offline, batch × time | 2 × 3 | 2 × 5 | 4 × 3 | 4 × 5 |" in text
 
 

@@ -48,7 +48,7 @@ OURS: dict[str, set[str]] = {
     "resumption": {"contract"},
     "tables": {"audits", "contract", "estimates", "stats", "store", "suite", "verdicts"},
     "formatting": {"contract"},
-    "shapes": {"formatting", "tables"},
+    "shapes": {"formatting", "store", "tables"},
     "report": {"contract", "formatting", "rounding", "shapes", "stats", "store", "tables"},
     "compare": {"contract", "estimates", "formatting", "samples", "stats", "store", "tables", "verdicts"},
     "compare_report": {"compare", "formatting"},
