@@ -20,7 +20,16 @@ from harness.catalog import KINDS, installed_plugins
 from harness.contract import HarnessError, one_line
 from harness.journal import StoreError
 from harness.notices import say
-from harness.options import choose_data_dir, choose_model, choose_plugins, choose_weights, interpreters, names, swept
+from harness.options import (
+    choose_data_dir,
+    choose_model,
+    choose_plugins,
+    choose_weights,
+    cores,
+    interpreters,
+    names,
+    swept,
+)
 
 if TYPE_CHECKING:
     from harness.own_model import OwnModel
@@ -109,6 +118,7 @@ def main() -> None:
 @click.option("--device", help="cpu, or an accelerator such as cuda.")
 @click.option("--dtype", help="float32 or float64.")
 @click.option("--threads", type=int, help="Threads a call may use.")
+@click.option("--cpus", callback=cores, metavar="0,2-3", help="The only cores that workers may use.")
 @click.option("--hidden-size", type=int, help="Of every layer, in place of the tasks' own.")
 @click.option("--num-layers", type=int, help="Likewise.")
 @click.option("--seeds", type=int, help="Trainings per variant and task; 0 leaves accuracy out.")

@@ -8,6 +8,8 @@ import click
 
 from harness.contract import HarnessError
 
+MOST_CORES = 65_536
+
 
 def names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
     """A list with commas; None where the option was not given."""
@@ -25,6 +27,21 @@ def interpreters(ctx: click.Context, parameter: click.Parameter, values: tuple[s
             raise HarnessError(f"--python {name} is given twice; names must differ")
         found[name] = path
     return found or None
+
+
+def cores(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[int] | None:
+    """Numbers of cores, from 0,2-3; None where the option was not given."""
+    if value is None:
+        return None
+    found: list[int] = []
+    for part in value.split(","):
+        first, dash, last = (word.strip() for word in part.partition("-"))
+        if not (first.isascii() and first.isdecimal() and (not dash or (last.isascii() and last.isdecimal()))):
+            raise HarnessError(f"--cpus {value}: write numbers of cores, such as --cpus 0,2-3")
+        if int(last or first) - int(first) > MOST_CORES:
+            raise HarnessError(f"--cpus {value}: that is more cores than any machine has")
+        found += range(int(first), int(last or first) + 1)
+    return found
 
 
 def swept(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, list[int | str]] | None:

@@ -48,6 +48,7 @@ COLUMNS = tuple(name for name in REPORT_COLUMNS if name not in REPORT_ONLY)  # o
 DISAGREEMENT = 1.25
 DISTURBED = 0.1  # of a row's samples; and the shares of a core's time that others took
 BUSY_OTHERS = 0.2
+CLOCK_CHANGE = 1.1  # of the cores' frequency at the end of one worker to that of another
 UNSEEN = r"\s\x00-\x1f\x7f-\xa0\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"  # spreadsheets skip it
 FORMULA = re.compile(rf"[{UNSEEN}]*[=+\-@＝＋－＠]|[\t\r\n]")
 
@@ -320,6 +321,9 @@ def _noise(run: Run, latency: pd.DataFrame, task: str) -> list[str]:
         told = [text for text, value in zip(told, (busy, steal), strict=True) if not math.isnan(value)]
         told.append(f"{100 * share:.1f} % of the samples are marked as disturbed (and kept)")
         lines.append(f"**The machine was not quiet**: {', '.join(told)}.")
+    clocks = processes["frequency_mhz"]
+    if clocks.max() > CLOCK_CHANGE * clocks.min():
+        lines.append(f"**The cores' clock changed**: between {clocks.min():.0f} and {clocks.max():.0f} MHz.")
     unsteady = int(latency.loc[latency["boundary"] == "compute", "unsteady_instances"].sum())
     if unsteady:
         names = latency.loc[latency["unsteady_instances"] > 0, "variant"].unique()

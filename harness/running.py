@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ def run_suite(
         HarnessError: bad input, or nothing to run.
     """
     _check_slices(suite)
+    _check_cores(suite)
     if baselines and suite.pythons:
         raise HarnessError("--baselines: with --python every variant is compared with itself; leave one of them out")
     with contextlib.ExitStack() as stack:
@@ -174,6 +176,23 @@ def _check_slices(suite: Suite) -> None:
     if most is not None and most < least:
         raise HarnessError(
             f"{least} slices at least and {most} at most: raise max_slices (--max-slices) or lower slices"
+        )
+
+
+def _check_cores(suite: Suite) -> None:
+    if not suite.cpus:
+        return
+    if not hasattr(os, "sched_getaffinity"):
+        raise HarnessError("--cpus: this system binds no process to cores; leave it out")
+    if missing := sorted(set(suite.cpus) - os.sched_getaffinity(0)):
+        raise HarnessError(
+            f"--cpus: this process may not use {', '.join(map(str, missing))}; it may use "
+            f"{', '.join(map(str, sorted(os.sched_getaffinity(0))))}"
+        )
+    threads = max([suite.threads, *suite.sweep.threads])
+    if threads > len(set(suite.cpus)):
+        raise HarnessError(
+            f"--cpus: {threads} threads on {len(set(suite.cpus))} cores; give more cores or fewer threads"
         )
 
 

@@ -70,8 +70,9 @@ PROCESS_COLUMNS = [
     *("canary_s", "overhead_s", "overhead_end_to_end_s", "disturbed_share"),
     *("run_delay_s", "involuntary_switches", "voluntary_switches", "steal_share", "other_busy_share"),
     *("page_faults_major", "page_faults_minor", "gc_collections", "frequency_mhz", "governor", "temperature_c"),
+    "cpus",
 ]
-NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in ("task", "runtime", "python", "governor")]
+NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in ("task", "runtime", "python", "governor", "cpus")]
 FLOAT_COLUMNS = {
     "parity": ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"],
     "costs": ["open_s", "first_call_s", "compile_s"],

@@ -99,6 +99,7 @@ class Suite(Section):
         description: one line.
         models, runtimes, tasks: names or patterns (`*`, `hand-*`); with `!` before it, what is left out.
         device, dtype, threads: where and how every variant runs.
+        cpus: the only cores that workers may use, by the system's numbers; left out, all that the command may.
         seeds: how many trainings a variant gets on each task; 0 leaves accuracy out.
         baselines: variants that others are compared with; a row is compared with the first of its own architecture.
             Where the run has none of them, it is the architecture's yardstick, or else its first variant in the plan.
@@ -120,6 +121,7 @@ class Suite(Section):
     device: Annotated[str, Field(pattern=r"^[a-z]+(:[0-9]+)?$")] = "cpu"
     dtype: Literal["float32", "float64"] = "float32"
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
+    cpus: list[Annotated[int, Field(ge=0, le=65_535)]] = []
     seeds: Annotated[int, Field(ge=0, le=1000)] = 3
     baselines: list[Annotated[str, Field(pattern=f"^{NAME}@{NAME}$")]] = []
     layer: Layer = Layer()

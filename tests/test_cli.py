@@ -149,6 +149,16 @@ def test_what_a_run_holds_is_said_before_it_begins_unless_it_is_quiet(world: Wor
     assert "about" not in harness(*arguments, "--quiet", "--out", "b").stderr
 
 
+def test_workers_keep_to_the_cores_that_they_are_given(world: World) -> None:
+    core = max(os.sched_getaffinity(0))
+    name = suite("models = ['plain-lstm']\nseeds = 0\n[latency]\nslices = 2\ninstances = 1\nseconds = 0.01\n")
+    assert harness("run", name, "--cpus", str(core), "--out", "out").exit_code == 0
+    run = load("out")
+    assert run.header["suite"]["cpus"] == [core]
+    assert set(run.processes["cpus"]) == {str(core)}
+    assert os.sched_getaffinity(0) != {core} or len(os.sched_getaffinity(0)) == 1  # the engine keeps its own
+
+
 def test_a_wrong_row_ends_with_1_and_every_other_row_is_there(world: World) -> None:
     result = harness("run", suite(PARITY_ONLY), "--out", "out")
     assert result.exit_code == 1
@@ -214,6 +224,12 @@ BAD: dict[str, tuple[list[str], str]] = {
         "the plan has 3 trials and may have 2: choose fewer models",
     ),
     "dry run of a resumption": (["run", "--resume", "full", "--dry-run"], "--dry-run: a run to resume has its plan"),
+    "cores that are none": (["run", "good.toml", "--cpus", "x"], "--cpus x: write numbers of cores"),
+    "cores that are not there": (["run", "good.toml", "--cpus", "60000"], "--cpus: this process may not use 60000; it"),
+    "more threads than cores": (
+        ["run", "good.toml", "--cpus", f"{min(os.sched_getaffinity(0))}", "--threads", "2"],
+        "--cpus: 2 threads on 1 cores; give more cores or fewer threads",
+    ),
     "one slice": (["run", "good.toml", "--slices", "1"], "--slices: input should be greater than or equal to 2"),
     "no budget": (["run", "good.toml", "--budget", "0"], "--budget: input should be greater than 0"),
     "too few slices at most": (

@@ -332,6 +332,7 @@ def counters(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     fake("frequency_mhz", 2600.5)
     fake("governor", "performance")
     fake("temperature_c", 50.0)
+    fake("usable_cpus", {4, 0, 1})
     return order
 
 
@@ -350,7 +351,13 @@ def test_the_row_holds_what_lies_between_the_readings(counters: list[str]) -> No
         "frequency_mhz": 2600.5,
         "governor": "performance",
         "temperature_c": 50.0,
+        "cpus": "0-1,4",
     }
+
+
+@pytest.mark.parametrize(("numbers", "text"), [((), None), ((3,), "3"), ((2, 0, 1), "0-2"), ((7, 0, 2, 3), "0,2-3,7")])
+def test_cores_are_listed_as_the_kernel_lists_them(numbers: tuple[int, ...], text: str | None) -> None:
+    assert module.ranges(numbers) == text
 
 
 def test_the_columns_are_those_of_the_row_in_order(counters: list[str]) -> None:

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from harness import HarnessError
-from harness.options import names, swept
+from harness.options import cores, names, swept
 
 CONTEXT, PARAMETER = click.Context(click.Command("run")), click.Option(["--sweep"])
 
@@ -31,3 +31,19 @@ def test_a_key_that_is_swept_over_twice_is_refused() -> None:
 def test_names_are_parted_by_commas_and_an_option_that_is_not_given_is_none() -> None:
     assert names(CONTEXT, PARAMETER, "a, b,,") == ["a", "b"]
     assert names(CONTEXT, PARAMETER, None) is None
+
+
+def test_cores_are_numbers_and_ranges_of_them() -> None:
+    assert cores(CONTEXT, PARAMETER, "0, 2-4,7") == [0, 2, 3, 4, 7]
+    assert cores(CONTEXT, PARAMETER, None) is None
+
+
+@pytest.mark.parametrize("text", ["", "a", "0,", "1-", "-1", "0-x", "1.5", "²"])
+def test_what_is_no_core_is_refused(text: str) -> None:
+    with pytest.raises(HarnessError, match="write numbers of cores, such as --cpus 0,2-3"):
+        cores(CONTEXT, PARAMETER, text)
+
+
+def test_a_range_of_more_cores_than_there_can_be_is_refused_at_once() -> None:
+    with pytest.raises(HarnessError, match="more cores than any machine has"):
+        cores(CONTEXT, PARAMETER, "0-99999999999999999999")

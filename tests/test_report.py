@@ -541,6 +541,13 @@ def test_a_machine_that_was_not_quiet_is_warned_of_with_what_is_known(
     assert line.endswith(" of the samples are marked as disturbed (and kept).")
 
 
+def test_a_clock_that_changed_between_workers_is_warned_of(tmp_path: Path) -> None:
+    rows = [process_row(slice_, frequency_mhz=mhz) for slice_, mhz in ((1, 2000.0), (2, 2500.0))]
+    assert "**The cores' clock changed**: between 2000 and 2500 MHz." in busy(tmp_path / "run", *rows)
+    rows = [process_row(slice_, frequency_mhz=mhz) for slice_, mhz in ((1, 2400.0), (2, 2500.0))]
+    assert "clock changed" not in busy(tmp_path / "other", *rows)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -70,7 +70,15 @@ HEADER: dict[str, Any] = {
 UNITS = ("_s", "_per_s", "_share", "_mhz", "_c")
 DIMENSIONLESS = {"ratio", "ratio_low", "ratio_high", "half_width", "autocorrelation"}
 PROCESS: dict[str, Any] = dict.fromkeys(NUMERIC_PROCESS_COLUMNS, 0.1 + 0.2)
-PROCESS |= {"slice": 2, "process": 7, "task": "t", "runtime": "r", "python": "", "governor": "performance"}
+PROCESS |= {
+    "slice": 2,
+    "process": 7,
+    "task": "t",
+    "runtime": "r",
+    "python": "",
+    "governor": "performance",
+    "cpus": "0-1",
+}
 PROCESS |= {"started_s": 1.7e9 + 1 / 3, "canary_s": 1e-9 / 3, "involuntary_switches": 12345}
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 COUNT = st.integers(0, 2**53)

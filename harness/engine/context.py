@@ -115,8 +115,10 @@ class Context:
     ) -> Iterator[WorkerProcess]:
         """A fresh worker in an interpreter, the engine's own if None, with these plugins; otherwise as `worker`."""
         try:
+            suite = self.plan.suite
+            limits, log = self._limits, self._next_log()
             worker = WorkerProcess(
-                threads or self.plan.suite.threads, self._limits, log=self._next_log(), python=python, plugins=plugins
+                threads or suite.threads, limits, log=log, python=python, plugins=plugins, cpus=suite.cpus
             )
         except OSError as error:
             reason = f"a worker cannot be started: {error.strerror}"
@@ -133,7 +135,7 @@ class Context:
     def parallel(self, function: Callable[[Any], None], jobs: list[Any]) -> None:
         """Run untimed jobs side by side, as many as there are cores for them; an interruption ends the workers."""
         affinity = getattr(os, "sched_getaffinity", None)
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+        cores = len(self.plan.suite.cpus) or (len(affinity(0)) if affinity else os.cpu_count() or 1)
         most_threads = max(setting.threads for setting in self.plan.settings())
         with ThreadPoolExecutor(max(1, min(MOST_JOBS, cores // most_threads))) as pool:
             futures = [pool.submit(function, job) for job in jobs]

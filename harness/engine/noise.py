@@ -6,7 +6,7 @@ import gc
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -99,6 +99,7 @@ class Noise:
         frequency_mhz: MHz, mean of the usable CPUs at the end, or the machine's where they do not tell.
         governor: the usable CPUs' frequency governors at the end, each once, separated by commas.
         temperature_c: degrees Celsius of the machine's hottest sensor at the end.
+        cpus: the cores that any of its threads could use, such as `0-1,4`.
     """
 
     run_delay_s: float | None
@@ -112,6 +113,7 @@ class Noise:
     frequency_mhz: float | None
     governor: str | None
     temperature_c: float | None
+    cpus: str | None
 
 
 NOISE_COLUMNS = tuple(field.name for field in fields(Noise))
@@ -127,7 +129,7 @@ class NoiseRecord:
     def __exit__(self, *_: object) -> None:
         counts = process_counts()  # first here and last above, so that they leave out what reading the rest costs
         self._after = run_delays_ns(), cpu_times(), time.process_time(), gc_collections(), counts
-        self._at_end = frequency_mhz(), governor(), temperature_c()
+        self._at_end = frequency_mhz(), governor(), temperature_c(), ranges(usable_cpus() or ())
 
     def noise(self, own_collections: int = 0) -> Noise:
         """The record, once `with` is left; `own_collections` of the timing loop are left out."""
@@ -234,6 +236,14 @@ def temperature_c() -> float | None:
         return max((float(sensor.current) for sensors in chips.values() for sensor in sensors), default=None)
     except UNREADABLE:
         return None
+
+
+def ranges(numbers: Iterable[int]) -> str | None:
+    """Whole numbers as the kernel lists them, `0-1,4`; None if there are none."""
+    ordered = sorted(set(numbers))
+    starts = [n for n in ordered if n - 1 not in ordered]
+    ends = [n for n in ordered if n + 1 not in ordered]
+    return ",".join(f"{a}-{b}" if a < b else str(a) for a, b in zip(starts, ends, strict=True)) or None
 
 
 def _grown(before: int | None, after: int | None) -> int | None:

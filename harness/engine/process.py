@@ -29,6 +29,7 @@ THREAD_VARIABLES = (
 )
 STATUSES = ("unsupported", "failed", "out-of-memory")  # what a worker may say of a request
 DESCRIPTIONS = ("plugins", "load_plugin")  # requests
+CPUS = "HARNESS_CPUS"  # a worker binds itself, before it starts a thread
 KERNEL_COUNTERS = Path("/proc/vmstat")
 
 
@@ -81,6 +82,7 @@ class WorkerProcess:
         environ: its environment; None for the engine's own.
         python: the interpreter; None for the one that runs the engine.
         plugins: the names of the only plugins that it may load; None for what its environment says.
+        cpus: the only cores that it may use, by the system's numbers; none means all.
 
     Raises:
         OSError: it cannot be started.
@@ -94,12 +96,15 @@ class WorkerProcess:
         environ: Mapping[str, str] | None = None,
         python: str | None = None,
         plugins: Collection[str] | None = None,
+        cpus: Collection[int] = (),
     ) -> None:
         self._mark = process_tree.GUARDIAN.new_mark()
         environment = dict(os.environ if environ is None else environ)
         environment |= dict.fromkeys(THREAD_VARIABLES, str(threads))
         environment["PYTHONSAFEPATH"] = "1"  # what lies in the user's current folder is not imported
         environment[process_tree.VARIABLE] = self._mark
+        if cpus:
+            environment[CPUS] = ",".join(map(str, cpus))
         if plugins is not None:
             environment["HARNESS_PLUGINS"] = ",".join(plugins)
         self._line, its_end = socket.socketpair()  # unlike a pipe's, one's own end can be shut while it is read

@@ -379,11 +379,13 @@ def _write_whole(path: str, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def main() -> None:
-    """Take the standard streams for the engine, give plugins the log in their place, and serve."""
+    """Go to the cores that are one's own, take the standard streams for the engine, give plugins the log, and serve."""
     with contextlib.suppress(OSError):  # whoever uses up the machine's memory is to be ended, and not the engine
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     with contextlib.suppress(AttributeError, OSError):  # Linux: what outlives its own parent is this one's child then
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if cpus := os.environ.get("HARNESS_CPUS"):  # before there is any other thread
+        os.sched_setaffinity(0, map(int, cpus.split(",")))
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDONLY)
