@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CONTRACT_VERSION = 1  # what this module says to plugins; a change that breaks one of them makes it 2
 TaskKind = Literal["classification", "regression"]
 COMPUTE_DTYPES = ("bfloat16", "float16", "int8")  # the formats with fewer bits that a runtime may say it computes in
+RAGGED_SCENARIOS = ("padded", "bucketed", "packed")  # of batches of rows of real lengths
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"  # of a model, say: safe in a path, a table, a pattern and a shell
 MOST_NAME = 200  # characters that are shown of a stranger's name
 MOST_REASON = 1000  # and of a reason
@@ -309,6 +310,7 @@ class Task:
             each, or None. Raises DataError. The same data on every call.
         recipe: how it trains.
         description: one line for `harness list`.
+        ragged: True if its rows have lengths of their own, so that batches of real lengths can be timed.
     """
 
     name: str
@@ -319,6 +321,7 @@ class Task:
     load: Callable[[Path | None], Data]
     recipe: Recipe = field(default_factory=Recipe)
     description: str = ""
+    ragged: bool = False
 
 
 class Trainer(Protocol):

@@ -9,7 +9,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from harness.catalog import Catalog, Plugin, computes_nothing
-from harness.contract import Architecture, HarnessError, LayerSize, Model, Runtime, Task, Trainable, compute_dtype
+from harness.contract import (
+    RAGGED_SCENARIOS,
+    Architecture,
+    HarnessError,
+    LayerSize,
+    Model,
+    Runtime,
+    Task,
+    Trainable,
+    compute_dtype,
+)
 from harness.suite import Suite, override
 
 
@@ -299,16 +309,30 @@ def _trials(
             for seed in range(suite.seeds if model.architecture.weights is None else min(1, suite.seeds))
         ]
     for scenario in dict.fromkeys(suite.latency.scenarios):
-        if scenario != "training-step" or isinstance(runtime, Trainable):
+        if _applies(scenario, task, model, runtime):
             for batch, time in _shapes(suite, task, scenario):
                 trials.append(replace(base, kind="latency", scenario=scenario, batch=batch, time=time))
     return trials
+
+
+def _applies(scenario: str, task: Task, model: Model, runtime: Runtime) -> bool:
+    """Whether a scenario is one of a variant on a task.
+
+    A backward direction that is not told the lengths begins in the padding, so for it only `packed` is right.
+    """
+    if scenario == "training-step":
+        return isinstance(runtime, Trainable)
+    if scenario in RAGGED_SCENARIOS:
+        return task.ragged and (scenario == "packed" or model.architecture.directions == 1)
+    return True
 
 
 def _shapes(suite: Suite, task: Task, scenario: str) -> list[tuple[int, int]]:
     """The shapes (batch, time) of a scenario; the first is the one that summaries show."""
     if scenario == "training-step":
         return [(task.recipe.batch_size, task.time)]
+    if scenario in RAGGED_SCENARIOS:
+        return [(suite.latency.offline_batch, task.time)]
     batches = [1] if scenario == "single-stream" else suite.sweep.batch or [suite.latency.offline_batch]
     times = suite.sweep.time or [task.time]
     return list(dict.fromkeys(itertools.product(batches, times)))

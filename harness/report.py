@@ -23,7 +23,7 @@ from harness.formatting import (
     unit_of,
 )
 from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
-from harness.shapes import is_swept, place_of, setting_of, shapes_table
+from harness.shapes import is_swept, place_of, ragged_table, setting_of, shapes_table
 from harness.stats import samples_needed
 from harness.store import Run, load, write_atomically
 from harness.tables import KEY, PERCENTILES, SETTING, of_setting, records
@@ -112,6 +112,7 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
             lines += [*map(inline, visibility(run, task)), *_noise(run, latency[latency["task"] == task], task)]
             told.add(task)
         lines += ["", *_disagreement(own), *details("Latency over shapes", shapes_table(own))]
+        lines += details("Rows of real lengths", ragged_table(own))
     for plugin in run.header["plugins"]:
         if plugin["failure"]:
             lines += [

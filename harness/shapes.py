@@ -1,4 +1,4 @@
-"""A sweep in words: what tells its settings apart, and latency over its shapes."""
+"""Grids in words: what tells a sweep's settings apart, latency over its shapes, and speed on rows of real lengths."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.contract import RAGGED_SCENARIOS
 from harness.formatting import NONE, markdown_table, percent, seconds
 from harness.store import Run
 from harness.tables import SETTING, records
@@ -49,3 +50,19 @@ def shapes_table(latency: pd.DataFrame) -> list[str]:
             body = [[variant, *(known.get(shape, NONE) for shape in shown)] for variant, known in cells.items()]
             lines += [*markdown_table(header, body), ""]
     return lines[:-1]
+
+
+def ragged_table(latency: pd.DataFrame) -> list[str]:
+    """A Markdown table of real time steps a second, one row a variant, one column a way to batch; nothing without.
+
+    Args:
+        latency: rows of the latency table, all of one setting.
+    """
+    own = latency[(latency["boundary"] == "compute") & latency["scenario"].isin(RAGGED_SCENARIOS)]
+    cells: dict[str, dict[str, str]] = {}
+    for row in records(own):
+        text = f"{row['steps_per_s']:,.0f} {percent(row['steps_low_per_s'], row['steps_high_per_s'])}".strip()
+        cells.setdefault(row["variant"], {})[row["scenario"]] = text
+    header = ("real steps a second", *RAGGED_SCENARIOS)
+    body = [[variant, *(known.get(name, NONE) for name in RAGGED_SCENARIOS)] for variant, known in cells.items()]
+    return markdown_table(header, body) if body else []

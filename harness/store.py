@@ -64,7 +64,7 @@ GRADIENT_COLUMNS = ["trial", "process", "what", "error", "allowed", "expected"]
 AUDIT_COLUMNS = ["trial", "process", "audit", "value", "allowed", "problem"]
 SCORE_COLUMNS = ["trial", "metric", "score", "trivial_score", "rows", "trainer_score", "agreeing_rows"]
 CURVE_COLUMNS = ["trial", "step", "epoch", "training_loss", "score"]
-INSTANCE_COLUMNS = ["trial", "slice", "process", "instance", "warmup_calls", "is_steady"]
+INSTANCE_COLUMNS = ["trial", "slice", "process", "instance", "warmup_calls", "is_steady", "rows", "steps"]
 PROCESS_COLUMNS = [
     *("slice", "process", "task", "runtime", "python", "started_s", "seconds"),
     *("canary_s", "overhead_s", "overhead_end_to_end_s", "disturbed_share"),
@@ -85,7 +85,7 @@ FLOAT_COLUMNS = {
 WHOLE_COLUMNS = {
     "costs": ["batch", "time"],
     "scores": ["agreeing_rows"],
-    "instances": ["slice", "process", "instance", "warmup_calls"],
+    "instances": ["slice", "process", "instance", "warmup_calls", "rows", "steps"],
 }
 ROOM_BYTES = 4 * 2**20  # more than the weights of a training that only just failed
 LARGEST_WHOLE = 2**53  # up to here a float can count
@@ -309,7 +309,7 @@ def _derive(folder: Path, described: tuple[dict[str, Any], str], contents: Conte
         _numbers(rows["scores"], SCORE_COLUMNS, FLOAT_COLUMNS["scores"]).astype({"agreeing_rows": "Int64"}),
         _numbers(rows["curves"], CURVE_COLUMNS, FLOAT_COLUMNS["curves"]),
         read_samples(folder, records.samples, list(records.planned), records.damage),
-        pd.DataFrame(rows["instances"], columns=INSTANCE_COLUMNS),
+        pd.DataFrame(rows["instances"], columns=INSTANCE_COLUMNS).astype({"rows": "Int64", "steps": "Int64"}),
         _numbers(records.processes, PROCESS_COLUMNS, NUMERIC_PROCESS_COLUMNS),
         tuple(records.trainings),
         tuple(records.resumptions),

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.contract import NAME, HarnessError
 from harness.suites import builtin_suites, builtin_text
 
-Scenario = Literal["single-stream", "offline", "training-step"]
+Scenario = Literal["single-stream", "offline", "training-step", "padded", "bucketed", "packed"]
 Name = Annotated[
     str, Field(pattern=r"^!?[A-Za-z0-9*?][A-Za-z0-9*?._-]{0,63}$")
 ]  # names are lower case; others get a hint
@@ -43,7 +43,7 @@ class Latency(Section):
 
     Attributes:
         scenarios: which; an empty list measures no latency.
-        offline_batch: rows of an offline call.
+        offline_batch: rows of an offline call, and of a batch of rows of real lengths.
         slices: how many slices are measured at least; each gives every runtime one freshly started process.
         max_slices: how many at most; left out, as many as `slices`. After `slices`, twice as many and so on it is
             looked whether every interval of interest is narrow enough.

@@ -37,7 +37,9 @@ def latency(run: Run) -> pd.DataFrame:
     unit);
     `median_s` (of instances' medians) and `mean_s` (of all samples) for information; `p50_s`, `p90_s`, `p99_s`,
     `p999_s` of all samples, each with `_bound_s` (99 % confidence; NaN with too few samples); `autocorrelation` (lag 1,
-    mean over instances); `throughput_per_s` with its interval (sequences a second); `baseline`, and `ratio` to it with
+    mean over instances); `rows` and `steps` of a call (sequences, and real time steps of them all),
+    `throughput_per_s` and `steps_per_s` with their intervals (sequences and real time steps a second); `baseline`, and
+    `ratio` to it with
     `ratio_low`, `ratio_high` and `ratio_unit` (latency over the baseline's, paired); `half_width` of the interval of
     interest (of the ratio; of a baseline's latency where nothing is compared with it, else NaN), as a share;
     `precision_met`; `verdict`, which holds over all rows of a boundary together; and `audit_<name>` for each of
@@ -75,7 +77,8 @@ LATENCY_COLUMNS = [
     *("disturbed_samples", "unsteady_instances", "process_low_s", "process_high_s"),
     *("latency_s", "latency_low_s", "latency_high_s", "latency_unit", "median_s", "mean_s"),
     *(f"{name}_{end}" for name in PERCENTILES for end in ("s", "bound_s")),
-    *("autocorrelation", "throughput_per_s", "throughput_low_per_s", "throughput_high_per_s"),
+    *("autocorrelation", "rows", "steps", "throughput_per_s", "throughput_low_per_s", "throughput_high_per_s"),
+    *("steps_per_s", "steps_low_per_s", "steps_high_per_s"),
     *("baseline", "ratio", "ratio_low", "ratio_high", "ratio_unit", "half_width", "precision_met", "verdict"),
     *NOT_AUDITED,
 ]
@@ -264,6 +267,7 @@ class _Observed:
     medians: Mapping[Of, Mapping[estimates.Key, float]]
     disturbed: Mapping[Any, int]
     unsteady: Mapping[Any, int]  # by trial
+    work: Mapping[Any, tuple[int, float]]  # rows and real steps of a call, by trial
     audits: Mapping[Any, dict[str, str]]  # what came of each, by trial and column
     trials: Mapping[tuple[Any, ...], str]  # by variant and point
     alone: frozenset[str]  # baselines that compute something and that no other is compared with
@@ -281,7 +285,13 @@ def _observed(run: Run, trials: pd.DataFrame) -> _Observed:
         if trial["baseline"] == trial["variant"] and sharing[trial["baseline"], *_point(trial)] == 1
     )
     audited = {trial: _audit_columns(rows) for trial, rows in _by_trial(run.audits).items()}
-    return _Observed(calls, _medians(calls), dict(disturbed.items()), dict(unsteady.items()), audited, points, alone)
+    counted_work = run.instances[run.instances["rows"].notna()].drop_duplicates("trial")
+    work = {
+        row["trial"]: (row["rows"], math.nan if pd.isna(row["steps"]) else row["steps"])
+        for row in records(counted_work)
+    }
+    medians, noise = _medians(calls), (dict(disturbed.items()), dict(unsteady.items()))
+    return _Observed(calls, medians, *noise, work, audited, points, alone)
 
 
 def _by_trial(rows: pd.DataFrame) -> dict[Any, pd.DataFrame]:
@@ -327,6 +337,7 @@ def _latency_row(
         logs.setdefault(process, []).append(math.log(middle))
     processes = [math.exp(fmean(values)) for values in logs.values()]
     correlations = [stats.autocorrelation(values) for values in calls.values()]
+    rows, steps = known.work.get(trial["trial"], (trial["batch"], math.nan))
     row = {
         **{name: trial[name] for name in ("trial", *KEY, "scenario", "batch", "time")},
         "boundary": boundary,
@@ -345,9 +356,14 @@ def _latency_row(
         "median_s": median(own.values()) if own else math.nan,
         "mean_s": float(elapsed.mean()),
         "autocorrelation": _mean([value for value in correlations if not math.isnan(value)]),
-        "throughput_per_s": _per_second(trial["batch"], estimate.value),
-        "throughput_low_per_s": _per_second(trial["batch"], estimate.high),
-        "throughput_high_per_s": _per_second(trial["batch"], estimate.low),
+        "rows": rows,
+        "steps": steps,
+        "throughput_per_s": _per_second(rows, estimate.value),
+        "throughput_low_per_s": _per_second(rows, estimate.high),
+        "throughput_high_per_s": _per_second(rows, estimate.low),
+        "steps_per_s": _per_second(steps, estimate.value),
+        "steps_low_per_s": _per_second(steps, estimate.high),
+        "steps_high_per_s": _per_second(steps, estimate.low),
         "baseline": trial["baseline"],
         "ratio": 1.0 if is_baseline else ratio.value,
         "ratio_low": 1.0 if is_baseline else ratio.low,

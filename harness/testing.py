@@ -266,6 +266,8 @@ def _data_problem(task: Task, data: Any) -> str:
     for name, split in (("train", data.train), ("test", data.test)):
         if problem := _split_problem(task, split):
             return f"{name}: {problem}"
+    if task.ragged and data.test.lengths is None:
+        return "test: it has no lengths; give them, or do not call the task ragged"
     return ""
 
 

@@ -690,6 +690,21 @@ def harness_tasks(): return [replace(TINY, name="longer", time=8)]
 """
 
 
+RAGGED = """
+from dataclasses import replace
+import harness
+import numpy as np
+from strangers import TINY
+
+def load(data_dir):
+    whole = TINY.load(data_dir)
+    lengths = 1 + np.arange(10) % 5
+    test = replace(whole.test, lengths=lengths)
+    return harness.Data(whole.train, test)
+
+@harness.hookimpl
+def harness_tasks(): return [replace(TINY, name="ragged", ragged=True, load=load)]
+"""
 PLAIN_THREADS = """
 import os
 import harness
@@ -756,6 +771,40 @@ def test_a_sweep_checks_and_times_every_variant_in_every_setting_beside_the_base
         assert f"## tiny on cpu, H={hidden_size} L=1 float32 1 thread\n" in text
         assert f"| good@plain | tiny H={hidden_size} L=1 float32 1 thread | offline | compute | 4 | 5 |" in text
     assert "| offline, batch × time | 2 × 3 | 2 × 5 | 4 × 3 | 4 × 5 |" in text
+
+
+def test_rows_of_real_lengths_are_timed_as_they_are_batched_and_told_in_real_steps(
+    world: World, tmp_path: Path
+) -> None:
+    world.add_plain(good="")
+    world.add("ragged", RAGGED)
+    scenarios = ["padded", "bucketed", "packed"]
+    run = run_all(world, tmp_path / "run", seeds=0, tasks=["ragged"], scenarios=scenarios, twins=0)
+    assert set(run.trials["status"]) == {"ok"}
+    compute = run.latency[run.latency["boundary"] == "compute"]
+    assert compute["scenario"].tolist() == scenarios
+    assert compute["rows"].tolist() == [16] * 3  # four batches of four
+    assert len(set(compute["steps"])) == 1
+    assert 16 < compute["steps"].iloc[0] < 16 * 5
+    np.testing.assert_allclose(compute["steps_per_s"], compute["steps"] / compute["latency_s"])
+    np.testing.assert_allclose(compute["throughput_per_s"], 16 / compute["latency_s"])
+    write_report(run.path)
+    text = (run.path / "report.md").read_text(encoding="utf-8")
+    assert "| real steps a second | padded | bucketed | packed |" in text
+
+
+def test_a_ragged_task_without_lengths_costs_its_own_rows_and_says_why(world: World, tmp_path: Path) -> None:
+    world.add_plain(good="")
+    world.add("ragged", RAGGED.replace("lengths=lengths", "lengths=None"))
+    run = run_all(world, tmp_path / "run", seeds=0, scenarios=["single-stream", "packed"], twins=0)
+    timed = {(row["task"], row["scenario"]): row for row in records(run.trials) if row["kind"] == "latency"}
+    assert {key: row["status"] for key, row in timed.items()} == {
+        ("tiny", "single-stream"): "ok",
+        ("ragged", "single-stream"): "ok",
+        ("ragged", "packed"): "failed",
+    }
+    said = timed["ragged", "packed"]["reason"]
+    assert said.startswith("task 'ragged' says that its rows are ragged, and gives no lengths")
 
 
 def test_threads_that_are_swept_over_are_those_of_the_workers(world: World, tmp_path: Path) -> None:

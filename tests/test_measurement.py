@@ -143,7 +143,8 @@ class Scripted:
                 elapsed = third * (1 + ramp * (call - 3))
                 rows.append([index, boundary, block, turn, call, 1e9, elapsed, self._script.mark])
         warm_ups = [[index, 10 + index, index % 2 == 0] for index in range(len(points))]
-        return {"samples": rows, "warmup": warm_ups, "evidence": [HONEST] * len(points)}
+        work = [(point["batch"], point["batch"] * point["time"]) for point in points]
+        return {"samples": rows, "warmup": warm_ups, "evidence": [HONEST] * len(points), "work": work}
 
     def release(self) -> Any:
         self.instance += 1
@@ -634,9 +635,10 @@ def test_who_becomes_wrong_and_does_not_rest_either_ends_once(script: Script, tm
 @pytest.mark.parametrize(
     "reply",
     [
-        {"samples": [], "warmup": [], "evidence": [HONEST]},
-        {"samples": [], "warmup": [[7, 10, True]], "evidence": [HONEST]},
-        {"samples": [], "warmup": [], "evidence": []},
+        {"samples": [], "warmup": [], "evidence": [HONEST], "work": [(1, 5)]},
+        {"samples": [], "warmup": [[7, 10, True]], "evidence": [HONEST], "work": [(1, 5)]},
+        {"samples": [], "warmup": [], "evidence": [], "work": []},
+        {"samples": [], "warmup": [], "evidence": [HONEST], "work": []},
     ],
 )
 def test_who_answers_without_samples_or_with_others_is_not_ok(

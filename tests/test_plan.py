@@ -490,3 +490,15 @@ def test_a_plan_of_more_trials_than_are_allowed_is_refused_with_both_numbers() -
     suite = override(Suite(seeds=0), sweep={"batch": list(range(1, 200))}, most_trials=100)
     with pytest.raises(HarnessError, match=r"the plan has \d{4} trials and may have 100: .* \(--most-trials\)"):
         make_plan(suite, BOTH)
+
+
+def test_rows_of_real_lengths_are_timed_on_ragged_tasks_and_a_backward_direction_packed_only() -> None:
+    both_ways = replace(plain_model("both"), architecture=BILSTM)
+    ragged = replace(TINY, name="ragged", ragged=True)
+    catalog = a_catalog(plain_model("one"), both_ways, Player("plays"), tasks=(TINY, ragged))
+    suite = override(Suite(), scenarios=["padded", "bucketed", "packed"], offline_batch=4, seeds=0, twins=0)
+    found = [(t.variant.model, t.task, t.scenario, t.batch, t.time) for t in make_plan(suite, catalog).of("latency")]
+    assert found == [
+        *(("one", "ragged", "padded", 4, 5), ("one", "ragged", "bucketed", 4, 5), ("one", "ragged", "packed", 4, 5)),
+        ("both", "ragged", "packed", 4, 5),
+    ]

@@ -572,7 +572,8 @@ def test_a_worker_that_is_busy_while_nothing_is_asked_of_it_tells_so(
     assert is_of_use(worker)
     assert worker.ask("idle", PLENTY)["busy_cores"] < 0.2
     worker.ask("open", PLENTY, key="k2", runtime=runtime, **VARIANT)
-    assert worker.ask("idle", PLENTY)["busy_cores"] >= 0.2
+    looks = (worker.ask("idle", PLENTY)["busy_cores"] for _ in range(5))  # others may have the cores for a moment
+    assert any(busy >= 0.2 for busy in looks)
 
 
 def test_an_answer_that_comes_as_the_time_is_up_counts_and_so_does_no_later_limit(tmp_path: Path) -> None:
@@ -750,12 +751,13 @@ def test_a_row_of_samples_is_its_points_index_and_then_the_columns_of_the_sample
     assert len({(row["block"], row["turn"]) for row in own}) == 12
     assert all(row["elapsed_s"] > 0 and row["disturbed"] in (True, False, None) for row in own)
     assert {shape for what, shape in diary() if what == "run"} == {(1, 5, 3), (4, 5, 3), (1, 7, 3)}
-    warm = [dict(zip(["index", *INSTANCE_COLUMNS[4:]], row, strict=True)) for row in reply["warmup"]]
+    warm = [dict(zip(["index", *INSTANCE_COLUMNS[4:6]], row, strict=True)) for row in reply["warmup"]]
     assert [row["index"] for row in warm] == [0, 1, 2]
     assert all(10 <= row["warmup_calls"] <= 100 and row["is_steady"] in (True, False) for row in warm)
     runs = Counter(shape for what, shape in diary() if what == "run")
     repeats = 6
     assert list(runs.values()) == [row["warmup_calls"] + 2 * 2 * 6 + repeats for row in warm]
+    assert reply["work"] == [(1, 5), (4, 20), (1, 7)]
     assert [len(own["outputs"]) > 0 and own["repeated_s"] > 0 for own in reply["evidence"]] == [True] * 3
 
 
@@ -803,6 +805,7 @@ def test_a_process_tells_the_median_of_what_was_counted_of_canary_and_empty_call
             "samples": [],
             "warmup": [],
             "evidence": [],
+            "work": [],
         }
     )
     told = here.finish_timing()

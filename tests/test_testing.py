@@ -502,3 +502,9 @@ def test_a_plugin_that_is_not_there_or_cannot_be_loaded_is_an_error(strangers: W
         kit.conformance("plane")
     with pytest.raises(HarnessError, match=r"plugin 'broken' cannot be loaded: .*no_such_package.*; repair that first"):
         kit.conformance("broken")
+
+
+def test_a_task_that_calls_itself_ragged_gives_lengths() -> None:
+    kit.check_task_data(replace(TINY, ragged=True, load=lambda data_dir: Data(split(), split())))
+    with pytest.raises(kit.CheckFailed, match="test: it has no lengths; give them, or do not call the task ragged"):
+        kit.check_task_data(replace(TINY, ragged=True))

@@ -327,9 +327,10 @@ class Measurement:
         latency = self._latency
         limit = self._context.seconds * len(trials)
         seed, asked = 1000 * slice_ + instance, perf_counter()
-        reply = worker.ask("sample", limit, points=points, calls=latency.calls, budget=latency.seconds, seed=seed)
+        how = {"calls": latency.calls, "budget": latency.seconds, "data_dir": self._context.data_dir}
+        reply = worker.ask("sample", limit, points=points, seed=seed, **how)
         waited = perf_counter() - asked
-        is_whole = len(reply["evidence"]) == len(trials)
+        is_whole = len(reply["evidence"]) == len(reply["work"]) == len(trials)
         if not is_whole or any(row[0] >= len(trials) for name in ("samples", "warmup") for row in reply[name]):
             raise WorkerFailure("failed", "the worker's reply cannot be read: it is of other trials", alive=False)
         for trial, seen in zip(trials, reply["evidence"], strict=True):
@@ -346,6 +347,7 @@ class Measurement:
             if (median := statistics.median(elapsed)) > 0:
                 found[name].medians[at] = median
         for index, calls, is_steady in reply["warmup"]:
-            settled = {"slice": slice_, "process": process, "instance": instance}
-            settled |= {"warmup_calls": calls, "is_steady": is_steady}
+            settled: dict[str, Any] = {"slice": slice_, "process": process, "instance": instance}
+            rows, steps = reply["work"][index]
+            settled |= {"warmup_calls": calls, "is_steady": is_steady, "rows": rows, "steps": steps or None}
             found[trials[index].id].instances.append(settled)

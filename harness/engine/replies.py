@@ -89,6 +89,7 @@ class Samples:
     samples: list[tuple[Count, Literal["compute", "end-to-end"], Count, Count, Count, Finite, Finite, bool | None]]
     warmup: list[tuple[Count, Count, bool]]
     evidence: list[Evidence]
+    work: list[tuple[Count, Count]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import harness
 from harness.catalog import Catalog
-from harness.contract import HarnessError
+from harness.contract import RAGGED_SCENARIOS, HarnessError
 from harness.engine.context import Context, Outcome, Progress
 from harness.engine.measurement import Measurement
 from harness.engine.process import WorkerFailure
@@ -73,7 +73,8 @@ def preflight(plan: Plan, catalog: Catalog, data_dir: Path | None) -> Preflight:
     context = Context(plan, catalog, data_dir=data_dir)
     pythons = {name: _interpreter(context, name, path) for name, path in plan.suite.pythons.items()}
     broken: dict[str, Outcome] = {}
-    for task in plan.tasks if plan.suite.seeds else ():
+    needed = {trial.task for trial in plan.trials if trial.kind == "accuracy" or trial.scenario in RAGGED_SCENARIOS}
+    for task in [task for task in plan.tasks if task in needed]:
         try:
             with context.worker([], task) as worker:
                 worker.ask("load", context.seconds, task=task, data_dir=context.data_dir)

@@ -40,7 +40,10 @@ class Subject:
         key: its name.
         make: gives the input of a call, outside every window: of a session one that was never there before.
         prepare, run, fetch: see `harness.Session`.
-        is_session: `fetch` gives outputs that follow from the input alone, so they can be audited.
+        is_session: `fetch` gives outputs that follow from the input alone, so they can be audited. An input may be a
+            tuple of several; then the outputs are as many.
+        rows: sequences of a call.
+        steps: real time steps of a call, over all its sequences.
     """
 
     key: str
@@ -49,6 +52,8 @@ class Subject:
     run: Callable[[Any], Any]
     fetch: Callable[[Any], Any]
     is_session: bool = False
+    rows: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +142,14 @@ def session_subject(
 ) -> Subject:
     """A forward pass from no state, over distinct standard normal inputs of one shape (B, T, I)."""
     make = FreshInputs(key, (batch, time, size.input_size), dtype, seed)
-    return Subject(key, make, session.prepare, session.run, session.fetch, is_session=True)
+    work = {"rows": batch, "steps": batch * time}
+    return Subject(key, make, session.prepare, session.run, session.fetch, True, **work)
 
 
 def trainer_subject(key: str, trainer: Trainer, batches: Sequence[Split]) -> Subject:
     """A training step: forward, backward and optimiser. Nothing is fetched."""
-    return Subject(key, cycle(batches).__next__, trainer.prepare, trainer.step, _nothing)
+    rows = len(batches[0].x)
+    return Subject(key, cycle(batches).__next__, trainer.prepare, trainer.step, _nothing, rows=rows)
 
 
 def empty_subject(key: str) -> Subject:
@@ -261,14 +268,23 @@ def _turn(
     timed: list[tuple[int, int]] = []
     for is_watched in watched:
         item = subject.make()
-        before = replace(item, x=item.x.copy()) if is_watched else None
+        before = _copied(item) if is_watched else None
         start, elapsed, around, outputs = timed_call(subject, item, clock)
         if timed and boundary == "compute":
             witness.around_s.append(around / 1e9)
         timed.append((start, elapsed))
         if before is not None:
-            witness.kept.append((before, item, _copy(outputs)))
+            witness.kept += _parts(before, item, _copy(outputs))
     return timed
+
+
+def _copied(item: Any) -> Any:
+    return tuple(map(_copied, item)) if isinstance(item, tuple) else replace(item, x=item.x.copy())
+
+
+def _parts(before: Any, after: Any, outputs: Any) -> list[tuple[Inputs, Inputs, Any]]:
+    """What was kept of a call, one after the other if its input is several."""
+    return list(zip(before, after, outputs, strict=True)) if isinstance(after, tuple) else [(before, after, outputs)]
 
 
 def _repeat(subject: Subject, clock: Clock) -> list[float]:
@@ -300,6 +316,8 @@ def _end_to_end(subject: Subject, item: Any, clock: Clock) -> tuple[int, int, in
 
 def _copy(outputs: Any) -> Any:
     """Outputs that nothing writes to any more; what is no array stays, for it may yet be computed."""
+    if isinstance(outputs, tuple):
+        return tuple(map(_copy, outputs))
     if not isinstance(outputs, Outputs):
         return outputs
 

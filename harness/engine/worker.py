@@ -244,18 +244,28 @@ class Worker:
         return {}
 
     def sample(
-        self, points: list[dict[str, Any]], calls: int, budget: float, seed: int, boundaries: list[str] | None = None
+        self,
+        points: list[dict[str, Any]],
+        calls: int,
+        budget: float,
+        seed: int,
+        boundaries: list[str] | None = None,
+        data_dir: str | None = None,
     ) -> dict[str, Any]:
         """Time open sessions: a point is a session's key, a scenario, a batch, a time and a task.
 
         A row of `samples` is the point's index and then the fields of `timing.Sample`; a row of `warmup` the index and
-        the fields of `timing.WarmUp`; `evidence` has one `audits.Evidence` a point. The harness's own canary and a call
+        the fields of `timing.WarmUp`; `work` has the rows and real steps of a call of each point, and `evidence` one
+        `audits.Evidence` a point. The harness's own canary and a call
         that does nothing take part in every block.
         """
         from harness.engine import timing
 
         began = perf_counter_ns()
-        subjects = [self._subject(name=str(index), seed=seed, **point) for index, point in enumerate(points)]
+        subjects = [
+            self._subject(name=str(index), seed=seed, data_dir=data_dir, **point) for index, point in enumerate(points)
+        ]
+        work = [(subject.rows, subject.steps) for subject in subjects]
         subjects += [timing.canary_subject("canary"), timing.empty_subject("empty")]
         samples, warm_ups, witnesses = timing.sample(
             subjects, calls, budget, seed, boundaries or timing.BOUNDARIES, perf_counter_ns
@@ -263,17 +273,17 @@ class Worker:
         if self._timing:
             self._timing.add(samples)
         evidence = [
-            asdict(self._evidence(point, [s for s in samples if s.key == str(index)], witnesses[str(index)]))
-            for index, point in enumerate(points)
+            asdict(self._evidence(point, steps, [s for s in samples if s.key == str(index)], witnesses[str(index)]))
+            for index, (point, (_, steps)) in enumerate(zip(points, work, strict=True))
         ]
         tables = {
             name: [[int(key), *rest] for key, *rest in (asdict(row).values() for row in rows) if key.isdecimal()]
             for name, rows in (("samples", samples), ("warmup", warm_ups))
         }
         worker_s = (perf_counter_ns() - began) / 1e9
-        return {**tables, "evidence": [own | {"worker_s": worker_s} for own in evidence]}
+        return {**tables, "work": work, "evidence": [own | {"worker_s": worker_s} for own in evidence]}
 
-    def _evidence(self, point: dict[str, Any], samples: list[Sample], witness: Witness) -> Evidence:
+    def _evidence(self, point: dict[str, Any], steps: int, samples: list[Sample], witness: Witness) -> Evidence:
         """What was seen beside a point's calls; its kept outputs are held against the oracle here, after timing."""
         from harness.audits import Evidence
         from harness.engine.audit import flops_of, peak_flops_per_s, witnessed
@@ -287,7 +297,7 @@ class Worker:
             compute_s=statistics.median(counted) if counted else 0.0,
             around_s=statistics.median(witness.around_s) if witness.around_s else 0.0,
             moved_bytes=moved,
-            flops=flops_of(weights, point["batch"], point["time"]),
+            flops=flops_of(weights, 1, steps) if steps else flops_of(weights, point["batch"], point["time"]),
             peak_flops_per_s=self._peaks.get(options.dtype),
             repeated_s=statistics.median(witness.repeated_s) if witness.repeated_s else None,
             outputs=outputs,
@@ -320,10 +330,24 @@ class Worker:
                 print_traceback(error)
         return {}
 
-    def _subject(self, name: str, key: str, scenario: str, batch: int, time: int, task: str, seed: int) -> Any:
-        from harness.engine import accuracy, timing
+    def _subject(
+        self,
+        name: str,
+        key: str,
+        scenario: str,
+        batch: int,
+        time: int,
+        task: str,
+        seed: int,
+        data_dir: str | None,
+    ) -> Any:
+        from harness.contract import RAGGED_SCENARIOS
+        from harness.engine import accuracy, lengths, timing
 
         session, (model, runtime, options, weights) = self._open[key]
+        if scenario in RAGGED_SCENARIOS:
+            real = lengths.real_lengths(task, self._task_data(task, data_dir).test, batch)
+            return lengths.lengths_subject(name, session, real, batch, scenario, options.size, options.dtype, seed)
         if scenario != "training-step":
             return timing.session_subject(name, session, batch, time, options.size, options.dtype, seed)
         spec = self._catalog.task(task)

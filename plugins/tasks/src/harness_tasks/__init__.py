@@ -105,5 +105,6 @@ def harness_tasks() -> list[Task]:
             load=_japanese_vowels,
             recipe=Recipe(hidden_size=64, epochs=50, learning_rate=3e-3, clip_norm=1.0),
             description="which of nine speakers said a vowel; rows of 7 to 29 steps",
+            ragged=True,
         ),
     ]
