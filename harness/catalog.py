@@ -343,6 +343,7 @@ def _check_task(task: Any) -> None:
         _require_whole(getattr(task, name), who, name)
     _require(callable(task.load), who, "load must be callable")
     _require(isinstance(task.description, str), who, "description must be a text")
+    _require(isinstance(task.ragged, bool), who, "ragged must be True or False")
     _require(isinstance(recipe, Recipe), who, "recipe must be a harness.Recipe")
     for name in ("hidden_size", "num_layers", "batch_size", "epochs"):
         _require_whole(getattr(recipe, name), who, f"recipe's {name}")

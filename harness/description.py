@@ -36,7 +36,7 @@ def _facts(kind: str, value: Any) -> dict[str, Any]:
     if kind == "runtime":
         facts |= {"frameworks": sorted(value.frameworks), "trains": isinstance(value, Trainable)}
         return facts | {"compute_dtype": getattr(value, "compute_dtype", None)}
-    shown = {name: getattr(value, name) for name in ("kind", "input_size", "time", "outputs")}
+    shown = {name: getattr(value, name) for name in ("kind", "input_size", "time", "outputs", "ragged")}
     return facts | {"task": shown, "recipe": asdict(value.recipe)}
 
 

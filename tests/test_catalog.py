@@ -77,6 +77,10 @@ BROKEN = {
         HOOK.format("task") + "return [harness.Task('t', 'classification', 1, 1, 1, print, recipe=None)]",
         "recipe",
     ),
+    "a task that may be ragged": (
+        HOOK.format("task") + "return [harness.Task('t', 'classification', 1, 1, 1, print, ragged='perhaps')]",
+        "task 't': its ragged must be True or False",
+    ),
     "a task of an unknown kind": (
         HOOK.format("task") + "return [harness.Task('t', 'regresion', 1, 1, 1, print)]",
         "task 't': its kind must be classification or regression",

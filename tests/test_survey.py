@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from strangers import World
 
 import harness.engine.survey
-from harness import LSTM, HarnessError, Inputs, LayerSize, SessionOptions, Trainable
+from harness import LSTM, HarnessError, Inputs, LayerSize, SessionOptions, Task, Trainable
 from harness.catalog import discover
 from harness.description import describe, from_description
 from harness.engine.process import WorkerProcess
@@ -239,6 +240,16 @@ class TestStandIns:
         assert catalog.model("plain-lstm").architecture != catalog.model("m").architecture
         with pytest.raises(HarnessError, match="mean different things by architecture 'lstm'"):
             make_plan(Suite(), catalog)
+
+    def test_a_task_keeps_every_field_but_its_data(self, world: World) -> None:
+        source = "import harness\n@harness.hookimpl\ndef harness_tasks():\n    recipe = harness.Recipe(7, 2, 'sgd', 0.5, 9)\n"
+        source += "    return [harness.Task('t', 'regression', 2, 3, 4, print, recipe, 'some', ragged=True)]"
+        world.add("own", source)
+        described, given = survey().task("t"), discover().task("t")
+        for field in fields(Task):
+            if field.name != "load":
+                assert getattr(described, field.name) == getattr(given, field.name)
+        assert described.ragged
 
     def test_they_say_what_plugins_say_and_can_do_nothing(self, world: World) -> None:
         world.add_plain("plain")
