@@ -242,7 +242,8 @@ class TestStandIns:
             make_plan(Suite(), catalog)
 
     def test_a_task_keeps_every_field_but_its_data(self, world: World) -> None:
-        source = "import harness\n@harness.hookimpl\ndef harness_tasks():\n    recipe = harness.Recipe(7, 2, 'sgd', 0.5, 9)\n"
+        source = "import harness\n@harness.hookimpl\ndef harness_tasks():\n"
+        source += "    recipe = harness.Recipe(7, 2, 'sgd', 0.5, 9)\n"
         source += "    return [harness.Task('t', 'regression', 2, 3, 4, print, recipe, 'some', ragged=True)]"
         world.add("own", source)
         described, given = survey().task("t"), discover().task("t")

@@ -42,8 +42,8 @@ def witnessed(
         except HarnessError as error:
             observations.append(Observation(CASE, "y", math.inf, math.inf, 0.0, str(error)))
             continue
-        moved = before.x.nbytes + sum(getattr(part, "nbytes", 0) for part in (outputs.y, *outputs.state))
-    return observations, changed, moved
+        moved += before.x.nbytes + sum(getattr(part, "nbytes", 0) for part in (outputs.y, *outputs.state))
+    return observations, changed, moved // max(1, witness.kept_calls)
 
 
 def flops_of(weights: Mapping[str, FloatArray], batch: int, time: int) -> float:

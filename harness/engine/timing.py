@@ -87,11 +87,13 @@ class Witness:
 
     Attributes:
         kept: of some counted calls: the input as it was made, the same input afterwards, and the outputs.
+        kept_calls: how many calls these are; an input that is several was one call's.
         around_s: of every counted call at the compute boundary, what prepare and fetch took around it, in seconds.
         repeated_s: the counted calls of a turn that gets one input again and again, in seconds.
     """
 
     kept: list[tuple[Inputs, Inputs, Any]] = field(default_factory=list)
+    kept_calls: int = 0
     around_s: list[float] = field(default_factory=list)
     repeated_s: list[float] = field(default_factory=list)
 
@@ -275,6 +277,7 @@ def _turn(
         timed.append((start, elapsed))
         if before is not None:
             witness.kept += _parts(before, item, _copy(outputs))
+            witness.kept_calls += 1
     return timed
 
 
