@@ -188,6 +188,10 @@ class Context:
         """Append a training that is no trial's own but serves other variants."""
         self._append({"training": training})
 
+    def record_machine(self, rows: list[dict[str, Any]]) -> None:
+        """Append what the machine attains: rows of the machine table."""
+        self._append({"machine": rows})
+
     def record_process(
         self, process: dict[str, Any], timed: list[dict[str, Any]], samples: Iterable[Sequence[Any]]
     ) -> None:
