@@ -6,7 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from harness.formatting import NONE, markdown_table, seconds, three_digits
+from harness.shapes import is_swept, place_of
+from harness.store import Run
+from harness.tables import records
 
 LIMIT_READING = (
     "- **how far from the machine's limit**: the bound is the least time in which this machine can make the matrix "
@@ -16,19 +21,13 @@ LIMIT_READING = (
 )
 
 
-def limit_lines(
-    machine: Sequence[Mapping[str, Any]], trials: Sequence[Mapping[str, Any]], latency: Sequence[Mapping[str, Any]]
-) -> list[str]:
-    """A table of every row that has a bound, and what the machine attains; nothing where no row has one.
-
-    Args:
-        machine, trials, latency: rows of the tables of these names.
-    """
-    rows = [row for row in latency if not math.isnan(row["bound_s"])]
-    formats = {trial["trial"]: trial["compute_dtype"] or trial["dtype"] for trial in trials}
+def limit_lines(run: Run, latency: pd.DataFrame) -> list[str]:
+    """A table of every row that has a bound, and what the machine attains; nothing where no row has one."""
+    rows, swept = records(latency[latency["bound_s"].notna()]), is_swept(run)
+    formats = {trial["trial"]: trial["compute_dtype"] or trial["dtype"] for trial in records(run.trials)}
     shown = [
         [
-            *(row[name] for name in ("variant", "task", "scenario", "batch", "time")),
+            *(row["variant"], place_of(row, swept), *(row[name] for name in ("scenario", "batch", "time"))),
             *(seconds(row[name]) for name in ("latency_s", "bound_s")),
             _share(row),
             row["limited_by"] + ("" if formats[row["trial"]] == row["dtype"] else ", products not counted"),
@@ -46,7 +45,7 @@ def limit_lines(
         "share of what is attainable",
         "limit",
     )
-    return [*markdown_table(header, shown), "", *_machine_table(machine)] if shown else []
+    return [*markdown_table(header, shown), "", *_machine_table(records(run.machine))] if shown else []
 
 
 def _share(row: Mapping[str, Any]) -> str:

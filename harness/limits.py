@@ -162,8 +162,7 @@ def limits(
         shapes.setdefault(layers[row["trial"]], {})[str(row["matrix"])] = (int(row["rows"]), int(row["columns"]))
     found = {}
     for trial in trials:
-        (setting,) = settings_of([trial])
-        here = machines.get(setting)
+        here = machines.get(machine_key(trial))
         formats = trial["dtype"], trial["compute_dtype"] or trial["dtype"]
         is_forward = trial["kind"] == "latency" and trial["scenario"] in BOUNDED
         is_shaped = _is_positive(trial["batch"]) and _is_positive(trial["time"]) and BYTES.keys() >= set(formats)
@@ -176,9 +175,18 @@ def limits(
     return found
 
 
-def settings_of(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
-    """With which device, dtype and threads each row of the machine or of the trials table was, or will be, taken."""
-    return [(row["device"], row["dtype"], row["threads"]) for row in rows]
+def machine_key(row: Mapping[Any, Any]) -> tuple[str, str, int]:
+    """Device, dtype and threads of a row of the machine or of the trials table."""
+    return row["device"], row["dtype"], row["threads"]
+
+
+def products(rows: Sequence[Mapping[Any, Any]]) -> dict[tuple[str, str, int], float]:
+    """FLOP/s of the best matrix product that was measured, by device, dtype and threads."""
+    best: dict[tuple[str, str, int], float] = {}
+    for row in rows:
+        if row["what"] == "flops" and _is_positive(row["flops_per_s"]):
+            best[machine_key(row)] = max(best.get(machine_key(row), 0.0), row["flops_per_s"])
+    return best
 
 
 def limit_columns(limit: Limit | None, latency_s: float, low_s: float, high_s: float) -> dict[str, Any]:
@@ -194,16 +202,13 @@ def limit_columns(limit: Limit | None, latency_s: float, low_s: float, high_s: f
 
 def _machines(rows: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, int], Machine]:
     """What was measured, by device, dtype and threads; without any reading there is no machine."""
-    products: dict[tuple[str, str, int], float] = {}
     reads: dict[tuple[str, str, int], dict[int, float]] = {}
     for row in rows:
-        (key,) = settings_of([row])
-        if row["what"] == "flops" and _is_positive(row["flops_per_s"]):
-            products[key] = max(products.get(key, 0.0), row["flops_per_s"])
-        elif row["what"] == "read" and _is_positive(row["bytes_per_s"]) and _is_positive(row["working_set_bytes"]):
-            own, size = reads.setdefault(key, {}), int(row["working_set_bytes"])
+        if row["what"] == "read" and _is_positive(row["bytes_per_s"]) and _is_positive(row["working_set_bytes"]):
+            own, size = reads.setdefault(machine_key(row), {}), int(row["working_set_bytes"])
             own[size] = max(own.get(size, 0.0), row["bytes_per_s"])
-    return {key: Machine(products.get(key), own) for key, own in reads.items()}
+    best = products(rows)
+    return {key: Machine(best.get(key), own) for key, own in reads.items()}
 
 
 def _is_positive(value: Any) -> bool:

@@ -134,8 +134,7 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
     lines += details("Trained weights and agreement", _agreement_table(summary))
     lines += details("What it costs to start", _costs_table(run))
     lines += details("All latencies, verdicts and percentiles", _latency_table(run, latency))
-    limits = limit_lines(records(run.machine), records(run.trials), records(latency))
-    lines += details("How far from the machine's limit", limits)
+    lines += details("How far from the machine's limit", limit_lines(run, latency))
     lines += details("The machine meanwhile", _processes_table(run))
     lines += details("Environment", markdown_table(("fact", "value"), _facts(run)))
     lines += ["## How to read it", "", *READING, ""]

@@ -197,6 +197,7 @@ def test_a_variant_has_the_shapes_that_were_seen_of_its_architecture_and_size() 
     "changes",
     [
         {"scenario": "training-step"},
+        {"scenario": "packed"},
         {"kind": "calibration"},
         {"device": "cuda"},
         {"dtype": "float64"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from harness.engine.machine import attained, product_flops_per_s, read_bytes_per
 from harness.engine.replies import checked
 from harness.engine.worker import Worker
 
-SMALL = {"PRODUCT_SIZES": (8, 16), "WORKING_SETS_BYTES": (2**10, 2**12), "READ_BYTES": 2**14, "SECONDS": 0.0}
+SMALL = {"PRODUCT_SIZES": (8, 16), "WORKING_SETS_BYTES": (2**10, 2**12), "READ_BYTES": 2**14}
+SMALL |= {"PRODUCT_SECONDS": 0.0, "READ_SECONDS": 0.0}
 
 
 class Clock:
@@ -73,6 +75,32 @@ def _read_by(threads: int, working_set: int) -> int:
     return threads * 2 * half * 4 * (SMALL["READ_BYTES"] // (2 * half * 4))  # type: ignore[operator]
 
 
+def test_threads_are_tried_on_a_processor_each_and_then_free_and_this_one_stays_as_it_was(
+    small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[tuple[int, set[int]]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {5, 3}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, cpus: kept.append((thread, cpus)), raising=False)
+    memory = np.ones(2**12 // 4, "float32")
+    read_bytes_per_s(memory, 1, 0.0, Clock(0, *[100] * 1000))
+    assert kept == []
+    read_bytes_per_s(memory, 3, 0.0, Clock(0, *[100] * 1000))
+    assert sorted(kept, key=str) == [(0, {3}), (0, {3}), (0, {5})]  # 0 is the thread that calls
+
+
+def test_threads_that_may_not_be_kept_on_a_processor_read_all_the_same(
+    small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: int, cpus: set[int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    memory = np.ones(2**12 // 4, "float32")
+    clock = Clock(0, *[100] * 1000)
+    assert read_bytes_per_s(memory, 3, 0.0, clock) == pytest.approx(_read_by(3, 2**12) / (5 * 100e-9))
+
+
 def test_every_number_of_the_working_set_is_read_and_by_one_thread_each(
     small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +128,12 @@ def test_what_is_attained_is_a_row_for_every_product_and_working_set_that_a_repl
 
 def test_more_threads_multiply_larger_matrices(small: None) -> None:
     assert [row.working_set_bytes for row in attained("float32", 4)[:2]] == [3 * 16**2 * 4, 3 * 32**2 * 4]
+
+
+def test_a_machine_of_many_threads_is_not_asked_for_matrices_that_do_not_fit(small: None) -> None:
+    found = attained("float32", 100)
+    assert [row.working_set_bytes for row in found[:2]] == [3 * 32**2 * 4, 3 * 64**2 * 4]
+    assert all((row.bytes_per_s or 0) > 0 for row in found[2:])
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 0.0, "fast"])

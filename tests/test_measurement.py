@@ -425,6 +425,32 @@ def test_the_machine_is_not_measured_where_no_forward_pass_is_to_be_timed_on_it(
     assert run.latency["bound_s"].isna().all()
 
 
+def test_the_machine_is_measured_in_every_dtype_and_number_of_threads_of_a_sweep_and_rows_have_their_own(
+    script: Script, tmp_path: Path
+) -> None:
+    sweep = {"dtype": ["float64", "float32"], "threads": [1, 2], "hidden_size": [6, 12]}
+    run = run_all(tmp_path / "run", models=["a"], sweep=sweep)
+    asked = [arguments for worker in script.workers for _, arguments in worker.did("machine")]
+    settings = [(arguments["dtype"], arguments["threads"]) for arguments in asked]
+    assert sorted(settings) == [("float32", 1), ("float32", 2), ("float64", 1), ("float64", 2)]
+    found = run.machine[["dtype", "threads"]].drop_duplicates().itertuples(index=False, name=None)
+    assert list(found) == settings
+    assert run.latency.loc[run.latency["boundary"] == "compute", "bound_s"].gt(0).sum() == 8
+
+
+@pytest.mark.parametrize(("rate", "status"), [(3.9e9, "ok"), (4.1e9, "wrong")])
+def test_a_worker_that_was_busy_when_it_multiplied_is_held_against_what_the_machine_attained_before(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float, status: str
+) -> None:
+    """The scripted machine makes 1e9 operations a second, and four times that is allowed."""
+    monkeypatch.setitem(HONEST, "peak_flops_per_s", 1e6)
+    monkeypatch.setitem(HONEST, "flops", rate * HONEST["compute_s"])
+    run = run_all(tmp_path / "run")
+    assert {end[0] for end in ends(run).values()} == {status}
+    bound = run.audits[run.audits["audit"] == "bound"]
+    assert set(bound["allowed"]) == {4e9}
+
+
 def test_a_machine_that_cannot_be_measured_costs_the_bounds_and_no_row(script: Script, tmp_path: Path) -> None:
     def happens(worker: Scripted, asked: str, arguments: dict[str, Any]) -> None:
         if asked == "machine":

@@ -51,6 +51,7 @@ class Context:
     Attributes:
         past: what a resumed run holds already; None for a new one.
         broken_tasks: how loading their data ended, of the tasks whose plugin fails at it.
+        peaks: FLOP/s of the best matrix product, where it was measured, by device, dtype and threads.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Context:
         self.seconds = plan.suite.trial_seconds
         self.past = past
         self.broken_tasks: dict[str, Outcome] = {}
+        self.peaks: dict[tuple[str, str, int], float] = {}
         self._limits = Limits(round(plan.suite.worker_memory_gib * 2**30), round(plan.suite.worker_output_mib * 2**20))
         self._owners = {(entry.kind, entry.name): entry.plugin.name for entry in catalog.entries}
         self._progress = progress

@@ -6,9 +6,12 @@ best counts: a limit is what can be reached, not what was reached while others w
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
+import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter_ns
 from typing import TYPE_CHECKING
@@ -25,23 +28,24 @@ PRODUCT_SIZES = (256, 384, 512, 768, 1024)
 WORKING_SETS_BYTES = tuple(2**power for power in range(14, 29))  # 16 KiB to 256 MiB
 READ_BYTES = 2**26  # a thread reads so much in one timed call: some 0.3 ms at the least, so that starting it is little
 ROW = 2048  # numbers of a dot product: no BLAS gives parts of so few to other threads
-SECONDS = 0.05  # for each of these
+MOST_LARGER = 4  # times these sizes: a product of 4096 takes a second where threads have no cores
+PRODUCT_SECONDS, READ_SECONDS = 0.1, 0.05  # for each of these
 LEAST_CALLS = 3
 
 
 def attained(dtype: str, threads: int) -> list[Attained]:
-    """Products of square matrices of every size, and reading of every working set, in about 1 s."""
-    larger = math.isqrt(threads)  # more threads need more work
+    """Products of square matrices of every size, and reading of every working set, in some 2 s."""
+    larger = min(MOST_LARGER, math.isqrt(threads))  # more threads need more work
     rows = []
     for size in PRODUCT_SIZES:
         side = size * larger
         working_set = 3 * side**2 * np.dtype(dtype).itemsize
-        flops_per_s = product_flops_per_s(side, dtype, LEAST_CALLS, SECONDS)
+        flops_per_s = product_flops_per_s(side, dtype, LEAST_CALLS, PRODUCT_SECONDS)
         rows.append(Attained("flops", working_set, flops_per_s=flops_per_s))
     memory = np.ones(max(WORKING_SETS_BYTES) // np.dtype(dtype).itemsize, dtype)
     for working_set in WORKING_SETS_BYTES:
         part = memory[: working_set // memory.itemsize]
-        rows.append(Attained("read", working_set, bytes_per_s=read_bytes_per_s(part, threads, SECONDS)))
+        rows.append(Attained("read", working_set, bytes_per_s=read_bytes_per_s(part, threads, READ_SECONDS)))
     return rows
 
 
@@ -73,6 +77,9 @@ def read_bytes_per_s(memory: FloatArray, threads: int, seconds: float, clock: Cl
     it reads, keeps nothing, and one call makes many, so no Python runs between them. NumPy lets go of the interpreter's
     lock meanwhile. The BLAS's own threads are not used: what they read would depend on how it divides the work.
 
+    Threads are tried each on a processor of its own, for a busy system leaves them one after the other on the same, and
+    also where the system puts them, for it knows which processors share a core.
+
     Args:
         memory: the working set.
         threads: how many.
@@ -96,13 +103,30 @@ def read_bytes_per_s(memory: FloatArray, threads: int, seconds: float, clock: Cl
         reader()
         return start, clock()
 
-    with ThreadPoolExecutor(threads) as pool:
+    fastest = math.inf
+    for places in (_usable_cpus(), [None]):
+        with ThreadPoolExecutor(threads, initializer=_stay, initargs=(itertools.cycle(places),)) as pool:
 
-        def side_by_side() -> float:
-            spans = list(pool.map(alone, readers))
-            return (max(end for _, end in spans) - min(start for start, _ in spans)) / 1e9
+            def side_by_side(pool: ThreadPoolExecutor = pool) -> float:
+                spans = list(pool.map(alone, readers))
+                return (max(end for _, end in spans) - min(start for start, _ in spans)) / 1e9
 
-        return read / _least(side_by_side, LEAST_CALLS, seconds, clock)
+            fastest = min(fastest, _least(side_by_side, LEAST_CALLS, seconds, clock))
+    return read / fastest
+
+
+def _usable_cpus() -> Sequence[int | None]:
+    """The processors that this process may use; one None where the system does not tell."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return sorted(affinity(0)) if affinity else [None]
+
+
+def _stay(places: Iterator[int | None]) -> None:
+    """Keep the calling thread on the next processor; None leaves it where it is."""
+    place = next(places)
+    if place is not None:
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.sched_setaffinity(0, {place})
 
 
 def _readers(memory: FloatArray, threads: int) -> tuple[Sequence[Callable[[], object]], int]:

@@ -16,7 +16,7 @@ from harness.engine.process import WorkerFailure
 from harness.engine.scoring import Scoring
 from harness.engine.verification import Verification
 from harness.environment import engine_digest
-from harness.limits import BOUNDED, settings_of
+from harness.limits import BOUNDED, machine_key, products
 from harness.plan import Plan
 from harness.store import Run, RunFolder
 
@@ -70,7 +70,9 @@ def _measure_machine(context: Context, verification: Verification) -> None:
 
     It is a yardstick and no trial: where it cannot be had, rows have no bound. A resumed run keeps what it has.
     """
-    known = set() if context.past is None else set(settings_of(context.past.machine.to_dict("records")))
+    past = [] if context.past is None else context.past.machine.to_dict("records")
+    known = {machine_key(row) for row in past}
+    context.peaks.update(products(past))
     settings = dict.fromkeys(
         (trial.device, trial.dtype, trial.threads)
         for trial in context.plan.of("latency")
@@ -88,7 +90,9 @@ def _measure_machine(context: Context, verification: Verification) -> None:
         except WorkerFailure as failure:
             context.step(f"what the machine attains is not known: {context.failed(failure).reason}")
             continue
-        context.record_machine([setting | row for row in rows])
+        rows = [setting | row for row in rows]
+        context.peaks.update(products(rows))
+        context.record_machine(rows)
         context.step(f"what the machine attains in {dtype}")
 
 

@@ -105,6 +105,11 @@ class Verification:
         found = self._yardsticks[_yard(trial)]
         if isinstance(found, WorkerFailure):
             raise found
+        peak = self._context.peaks.get((trial.device, trial.dtype, trial.threads), 0.0)
+        evidence = [  # the worker may have been busy when it measured its own
+            replace(own, peak_flops_per_s=max(own.peak_flops_per_s, peak)) if own.peak_flops_per_s else own
+            for own in evidence
+        ]
         findings = audits.examine(evidence, ratios, found[1], trial.compute_dtype)
         failed = next((finding for finding in findings if finding.problem), None)
         outcome = Outcome("wrong", f"audit {failed.audit}: {failed.problem}") if failed else Outcome()
