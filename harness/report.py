@@ -22,6 +22,7 @@ from harness.formatting import (
     three_digits,
     unit_of,
 )
+from harness.limit_report import LIMIT_READING, limit_lines
 from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
 from harness.shapes import is_swept, place_of, ragged_table, setting_of, shapes_table
 from harness.stats import samples_needed
@@ -64,7 +65,7 @@ def write_report(path: str | Path) -> Run:
         name: getattr(run, name)
         for name in (
             *("summary", "latency", "calibration", "trials", "parity", "costs", "gradients", "audits", "scores"),
-            *("curves", "instances", "processes"),
+            *("curves", "instances", "processes", "matrices", "machine"),
         )
     }
     try:
@@ -133,6 +134,7 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
     lines += details("Trained weights and agreement", _agreement_table(summary))
     lines += details("What it costs to start", _costs_table(run))
     lines += details("All latencies, verdicts and percentiles", _latency_table(run, latency))
+    lines += details("How far from the machine's limit", limit_lines(run, latency))
     lines += details("The machine meanwhile", _processes_table(run))
     lines += details("Environment", markdown_table(("fact", "value"), _facts(run)))
     lines += ["## How to read it", "", *READING, ""]
@@ -165,6 +167,7 @@ READING = (
     "- **audits**: while calls were timed, each got a fresh input, a random part of the timed outputs was held against "
     "the reference, a repeated input was not faster, work was not put outside the window, nothing beat the processor's "
     "own matrix product by far, the clock was right, and nothing worked on afterwards.",
+    LIMIT_READING,
     "- **percentiles**: of all samples of a row; their bounds hold with 99 % confidence if calls were independent.",
 )
 

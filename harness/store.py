@@ -72,6 +72,8 @@ PROCESS_COLUMNS = [
     *("page_faults_major", "page_faults_minor", "gc_collections", "frequency_mhz", "governor", "temperature_c"),
     "cpus",
 ]
+MATRIX_COLUMNS = ["trial", "matrix", "rows", "columns"]
+MACHINE_COLUMNS = ["device", "dtype", "threads", "what", "working_set_bytes", "flops_per_s", "bytes_per_s"]
 NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in ("task", "runtime", "python", "governor", "cpus")]
 FLOAT_COLUMNS = {
     "parity": ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"],
@@ -81,11 +83,13 @@ FLOAT_COLUMNS = {
     "scores": ["score", "trivial_score", "trainer_score"],
     "curves": ["epoch", "training_loss", "score"],
     "instances": [],
+    "matrices": [],
 }
 WHOLE_COLUMNS = {
     "costs": ["batch", "time"],
     "scores": ["agreeing_rows"],
     "instances": ["slice", "process", "instance", "warmup_calls", "rows", "steps"],
+    "matrices": ["rows", "columns"],
 }
 ROOM_BYTES = 4 * 2**20  # more than the weights of a training that only just failed
 LARGEST_WHOLE = 2**53  # up to here a float can count
@@ -216,6 +220,8 @@ class Run:
         samples: one row per timed call.
         instances: one row per session that was timed: how it warmed up.
         processes: one row per worker process that timed: what happened on the machine meanwhile.
+        matrices: the weight matrices of every variant that could be opened; one row per parity trial and matrix.
+        machine: what the machine attains at best; one row per thing that was measured.
         trainings: the records of trainings that are no trial's own but serve other variants.
         resumptions: one record per time the run was resumed: when, and what had changed.
         damage: what of the folder cannot be read, one sentence each; everything else is there.
@@ -234,6 +240,8 @@ class Run:
     samples: pd.DataFrame
     instances: pd.DataFrame
     processes: pd.DataFrame
+    matrices: pd.DataFrame
+    machine: pd.DataFrame
     trainings: tuple[dict[str, Any], ...] = ()
     resumptions: tuple[dict[str, Any], ...] = ()
     damage: tuple[str, ...] = ()
@@ -311,6 +319,8 @@ def _derive(folder: Path, described: tuple[dict[str, Any], str], contents: Conte
         read_samples(folder, records.samples, list(records.planned), records.damage),
         pd.DataFrame(rows["instances"], columns=INSTANCE_COLUMNS).astype({"rows": "Int64", "steps": "Int64"}),
         _numbers(records.processes, PROCESS_COLUMNS, NUMERIC_PROCESS_COLUMNS),
+        pd.DataFrame(rows["matrices"], columns=MATRIX_COLUMNS),
+        _numbers(records.machine, MACHINE_COLUMNS, ["flops_per_s", "bytes_per_s"]),
         tuple(records.trainings),
         tuple(records.resumptions),
         tuple(records.damage),
@@ -330,6 +340,7 @@ class _Records:
         self.ends: dict[str, dict[str, Any]] = {}
         self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in FLOAT_COLUMNS}
         self.processes: list[dict[str, Any]] = []
+        self.machine: list[dict[str, Any]] = []
         self.samples: dict[int, str] = {}  # checksums by process
         self.trainings: list[dict[str, Any]] = []
         self.resumptions: list[dict[str, Any]] = []
@@ -351,13 +362,15 @@ class _Records:
             self._take_trial(record)
         elif "run" in record:
             self.run_digest = str(record["run"]["sha256"])
+        elif "machine" in record:
+            self.machine += [_machine_row(row) for row in record["machine"]]
         elif "training" in record:
             self.trainings.append(dict(record["training"]))
         elif "resumed" in record:
             self.resumptions.append(dict(record["resumed"]))
             self._versions = dict(record["resumed"]["versions"])
         else:
-            raise HarnessError("it is no record of a trial, training, process or resumption")
+            raise HarnessError("it is no record of a trial, training, process, machine or resumption")
 
     def trial_rows(self) -> list[dict[str, Any]]:
         """Every planned trial with how it ended."""
@@ -407,6 +420,15 @@ def _rows(trial: str, record: Mapping[str, Any]) -> dict[str, list[dict[str, Any
         for row in table:
             _check_numbers(row, FLOAT_COLUMNS[name], WHOLE_COLUMNS.get(name, []))
     return rows
+
+
+def _machine_row(given: Any) -> dict[str, Any]:
+    row = dict(given)
+    _check_numbers(row, ["flops_per_s", "bytes_per_s"], ["threads", "working_set_bytes"])
+    for name in ("device", "dtype", "what"):
+        if not isinstance(row[name], str):
+            raise HarnessError(f"its {name} is no text")
+    return {name: row[name] for name in MACHINE_COLUMNS}
 
 
 def _check_numbers(row: Mapping[str, Any], floats: Sequence[str], wholes: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from harness import estimates, stats
 from harness.audits import AUDITS
 from harness.contract import HarnessError, one_line
+from harness.limits import LIMIT_COLUMNS, Limit, limit_columns, limits
 from harness.store import RUN_FILE, Run
 from harness.suite import Latency
 from harness.verdicts import judge
@@ -42,8 +43,9 @@ def latency(run: Run) -> pd.DataFrame:
     `ratio` to it with
     `ratio_low`, `ratio_high` and `ratio_unit` (latency over the baseline's, paired); `half_width` of the interval of
     interest (of the ratio; of a baseline's latency where nothing is compared with it, else NaN), as a share;
-    `precision_met`; `verdict`, which holds over all rows of a boundary together; and `audit_<name>` for each of
-    `harness.audits.AUDITS`: `ok`, or None where it could not be made.
+    `precision_met`; `verdict`, which holds over all rows of a boundary together; of forward passes at the compute
+    boundary `bound_s`, `limited_by` and `attainable` with its interval (see `harness.limits`); and `audit_<name>` for
+    each of `harness.audits.AUDITS`: `ok`, or None where it could not be made.
     """
     trials = run.trials[(run.trials["kind"] == "latency") & (run.trials["status"] == "ok")]
     planned, settings, known = records(trials), sampling(run), _observed(run, trials)
@@ -59,6 +61,7 @@ def latency(run: Run) -> pd.DataFrame:
         rows += [
             row
             | {"verdict": next(words) if ratio is not None else None}
+            | limit_columns(known.limits.get((row["trial"], boundary)), *(row[name] for name in LATENCY_ENDS))
             | NOT_AUDITED
             | known.audits.get(row["trial"], {})
             for row, ratio in found
@@ -69,6 +72,7 @@ def latency(run: Run) -> pd.DataFrame:
 
 
 BOUNDARIES = ("compute", "end-to-end")
+LATENCY_ENDS = ("latency_s", "latency_low_s", "latency_high_s")
 NO_COSTS = dict.fromkeys(("open_s", "first_call_s", "compile_s"), math.nan)
 NOT_AUDITED: dict[str, Any] = {f"audit_{name}": None for name in AUDITS}
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
@@ -80,6 +84,7 @@ LATENCY_COLUMNS = [
     *("autocorrelation", "rows", "steps", "throughput_per_s", "throughput_low_per_s", "throughput_high_per_s"),
     *("steps_per_s", "steps_low_per_s", "steps_high_per_s"),
     *("baseline", "ratio", "ratio_low", "ratio_high", "ratio_unit", "half_width", "precision_met", "verdict"),
+    *LIMIT_COLUMNS,
     *NOT_AUDITED,
 ]
 CALIBRATION_COLUMNS = [
@@ -269,6 +274,7 @@ class _Observed:
     unsteady: Mapping[Any, int]  # by trial
     work: Mapping[Any, tuple[int, float]]  # rows and real steps of a call, by trial
     audits: Mapping[Any, dict[str, str]]  # what came of each, by trial and column
+    limits: Mapping[Of, Limit]  # of the compute boundary
     trials: Mapping[tuple[Any, ...], str]  # by variant and point
     alone: frozenset[str]  # baselines that compute something and that no other is compared with
 
@@ -291,7 +297,9 @@ def _observed(run: Run, trials: pd.DataFrame) -> _Observed:
         for row in records(counted_work)
     }
     medians, noise = _medians(calls), (dict(disturbed.items()), dict(unsteady.items()))
-    return _Observed(calls, medians, *noise, work, audited, points, alone)
+    bounds = limits(records(run.machine), records(run.matrices), records(run.trials))
+    own = {(trial, BOUNDARIES[0]): bound for trial, bound in bounds.items()}
+    return _Observed(calls, medians, *noise, work, audited, own, points, alone)
 
 
 def _by_trial(rows: pd.DataFrame) -> dict[Any, pd.DataFrame]:

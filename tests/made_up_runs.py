@@ -118,9 +118,14 @@ def write_run(
     processes: Iterable[Mapping[str, Any]] = (),
     latency: Mapping[str, Any] | None = None,
     environment: Mapping[str, Any] = ENVIRONMENT,
+    matrices: Sequence[Mapping[str, Any]] = (),
+    records: Iterable[Mapping[str, Any]] = (),
     **header: Any,
 ) -> Path:
-    """Write a run in which every variant passed parity and was timed, or failed to be."""
+    """Write a run in which every variant passed parity and was timed, or failed to be.
+
+    All have the same weight matrices; `records` are what else the journal holds.
+    """
     trials: list[dict[str, Any]] = []
     ends: list[dict[str, Any]] = []
     rows: dict[str, Iterable[list[Any]]] = {}
@@ -129,6 +134,8 @@ def write_run(
         name = f"{len(trials) + 1:04d}-{kind}"
         trials.append(trial_row(name, kind, timed.variant, **changes))
         end: dict[str, Any] = {"trial": name, "status": timed.status, "reason": timed.reason}
+        if kind == "parity":
+            end["matrices"] = list(matrices)
         if medians:
             rows[name] = samples(medians, disturbed=timed.disturbed)
             warm_up = {"warmup_calls": 10, "is_steady": timed.steady}
@@ -146,7 +153,7 @@ def write_run(
     facts = {"name": path.name, "suite": {"latency": dict(latency or {})}, "baselines": {"lstm": "a@r"}, "floors": []}
     folder = RunFolder(path, {**facts, "plugins": [], "environment": dict(environment), "trials": trials, **header})
     write_processes(folder, rows, processes)
-    for end in ends:
-        folder.append(end)
+    for record in (*records, *ends):
+        folder.append(record)
     folder.close()
     return path

@@ -153,6 +153,8 @@ class TestTheTablesPage:
             ("samples", samples.SAMPLE_COLUMNS),
             ("instances", store.INSTANCE_COLUMNS),
             ("processes", store.PROCESS_COLUMNS),
+            ("matrices", store.MATRIX_COLUMNS),
+            ("machine", store.MACHINE_COLUMNS),
             ("latency", tables.LATENCY_COLUMNS),
             ("calibration", tables.CALIBRATION_COLUMNS),
         ],

@@ -25,6 +25,7 @@ OURS: dict[str, set[str]] = {
     "hookspecs": {"contract"},
     "reference": {"contract"},
     "ragged": {"contract"},
+    "limits": set(),
     "rounding": {"contract"},
     "parity": {"contract", "rounding"},
     "gradients": {"contract", "parity"},
@@ -46,10 +47,11 @@ OURS: dict[str, set[str]] = {
     "samples": {"contract"},
     "store": {"contract", "journal", "samples", "tables"},
     "resumption": {"contract"},
-    "tables": {"audits", "contract", "estimates", "stats", "store", "suite", "verdicts"},
+    "tables": {"audits", "contract", "estimates", "limits", "stats", "store", "suite", "verdicts"},
     "formatting": {"contract"},
     "shapes": {"contract", "formatting", "store", "tables"},
-    "report": {"contract", "formatting", "rounding", "shapes", "stats", "store", "tables"},
+    "limit_report": {"formatting", "shapes", "store", "tables"},
+    "report": {"contract", "formatting", "limit_report", "rounding", "shapes", "stats", "store", "tables"},
     "compare": {"contract", "estimates", "formatting", "samples", "stats", "store", "tables", "verdicts"},
     "compare_report": {"compare", "formatting"},
     "notices": set(),
@@ -61,14 +63,16 @@ OURS: dict[str, set[str]] = {
     "engine.accuracy": {"contract"},
     "engine.lengths": {"contract", "engine.timing"},
     "engine.process_tree": set(),
-    "engine.audit": {"audits", "contract", "engine.process_tree", "engine.timing", "parity"},
+    "engine.machine": {"contract", "limits"},
+    "engine.audit": {"audits", "contract", "engine.machine", "engine.process_tree", "engine.timing", "parity"},
     "engine.process_state": set(),
     "engine.watch": {"engine.process_tree"},
     "engine.protocol": {"contract"},
     "engine.worker": {
         *("architectures", "audits", "catalog", "contract", "description", "engine.accuracy", "engine.audit"),
         "engine.lengths",
-        *("engine.process_state", "engine.protocol", "engine.timing", "environment", "gradients", "parity", "testing"),
+        *("engine.machine", "engine.process_state", "engine.protocol", "engine.timing", "environment", "gradients"),
+        *("parity", "testing"),
     },
     "engine.replies": {"audits", "engine.noise", "gradients", "parity"},
     "engine.process": {"engine.process_tree", "engine.protocol", "engine.replies", "engine.watch"},
@@ -89,7 +93,7 @@ OURS: dict[str, set[str]] = {
     },
     "engine.run": {
         *("", "catalog", "contract", "engine.context", "engine.measurement", "engine.process", "engine.scoring"),
-        *("engine.verification", "environment", "plan", "store"),
+        *("engine.verification", "environment", "limits", "plan", "store"),
     },
     "running": {
         *("catalog", "contract", "engine.run", "engine.survey", "environment", "forecast", "journal", "notices"),
@@ -119,7 +123,7 @@ THEIRS: dict[str, set[str]] = {
     "click": {"cli", "notices", "options", "running"},
     "rich": {"terminal"},
     "pytest": {"testing"},
-    "pandas": {"compare", "report", "samples", "shapes", "store", "tables", "terminal"},
+    "pandas": {"compare", "limit_report", "report", "samples", "shapes", "store", "tables", "terminal"},
     "scipy": {"stats"},
     "pluggy": {"catalog", "hookspecs"},
     "pydantic": {"engine.replies", "suite"},
@@ -134,6 +138,7 @@ THEIRS: dict[str, set[str]] = {
             "engine.accuracy",
             "engine.audit",
             "engine.lengths",
+            "engine.machine",
             "engine.timing",
             "engine.worker",
             "gradients",
@@ -216,7 +221,17 @@ def test_the_contract_and_the_hooks_import_nothing_slow_but_to_name_types() -> N
 
 
 def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine() -> None:
-    outward = {"cli", "compare", "compare_report", "report", "running", "tables", "terminal", "verdicts"}
+    outward = {
+        "cli",
+        "compare",
+        "compare_report",
+        "limit_report",
+        "report",
+        "running",
+        "tables",
+        "terminal",
+        "verdicts",
+    }
     for module in MODULES:
         found = below_harness(imports(MODULES[module]))
         if module.startswith("engine"):
@@ -225,10 +240,10 @@ def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine()
             assert not {name for name in found if name.startswith("engine") or name == "cli"}
 
 
-def test_estimates_and_verdicts_are_functions_of_numbers_that_read_no_file_and_no_clock() -> None:
-    for module in ("stats", "estimates", "verdicts"):
+def test_estimates_verdicts_and_limits_are_functions_of_numbers_that_read_no_file_and_no_clock() -> None:
+    for module in ("stats", "estimates", "verdicts", "limits"):
         tops = {name.split(".")[0] for name in imports(MODULES[module])}
-        arithmetic = {"__future__", "collections", "dataclasses", "enum", "functools", "itertools", "math"}
+        arithmetic = {"__future__", "collections", "dataclasses", "enum", "functools", "itertools", "math", "re"}
         assert tops <= {"harness", "numpy", "scipy", "statistics", "types", "typing"} | arithmetic
 
 

@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -78,7 +78,8 @@ class Script:
         self.busy_cores: Callable[[Scripted], float] = lambda worker: 0.0
         self.workers: list[Scripted] = []
         monkeypatch.setattr(
-            "harness.engine.context.WorkerProcess", lambda *_, python=None, **others: Scripted(self, python)
+            "harness.engine.context.WorkerProcess",
+            lambda *_, python=None, plugins=None, **others: Scripted(self, python, plugins),
         )
 
     @property
@@ -90,8 +91,9 @@ class Script:
 class Scripted:
     """A worker that answers from a script."""
 
-    def __init__(self, script: Script, python: str | None) -> None:
+    def __init__(self, script: Script, python: str | None, plugins: Collection[str] | None) -> None:
         self.python = python
+        self.plugins = plugins
         self.process = 0
         self.instance = 1
         self.requests: list[Request] = []
@@ -116,6 +118,16 @@ class Scripted:
 
     def parity(self, key: str, **_: Any) -> Any:
         return [observation(self._script.rmse(key, self.process, self.instance))]
+
+    def matrices(self, key: str) -> Any:
+        return [
+            {"matrix": "weight_ih_l0", "rows": 24, "columns": 3},
+            {"matrix": "weight_hh_l0", "rows": 24, "columns": 6},
+        ]
+
+    def machine(self, dtype: str, threads: int) -> Any:
+        flops = {"what": "flops", "working_set_bytes": 2**20, "flops_per_s": 1e9, "bytes_per_s": None}
+        return [flops, flops | {"what": "read", "flops_per_s": None, "bytes_per_s": 1e10}]
 
     def gradients(self, key: str, task: str) -> Any:
         return [{"what": "loss", "error": 0.0, "allowed": 0.0, "expected": 1.0}]
@@ -189,13 +201,13 @@ class Steps:
 A_CATALOG = (plain_model("a"), plain_model("b"), plain_model("c"), PlainRuntime("one"), PlainRuntime("two"), TINY)
 
 
+def kind_of(value: Any) -> str:
+    return "model" if hasattr(value, "architecture") else "task" if hasattr(value, "recipe") else "runtime"
+
+
 def run_all(path: Path, *values: Any, latency: Latency = QUICKLY, steps: Steps | None = None, **changes: Any) -> Run:
     """A run without training of these models, runtimes and tasks; by default a, b and c on one runtime."""
-
-    def kind(value: Any) -> str:
-        return "model" if hasattr(value, "architecture") else "task" if hasattr(value, "recipe") else "runtime"
-
-    catalog = Catalog((OWNER,), tuple(Entry(kind(v), v.name, v, OWNER) for v in values or A_CATALOG))
+    catalog = Catalog((OWNER,), tuple(Entry(kind_of(v), v.name, v, OWNER) for v in values or A_CATALOG))
     chosen = {"runtimes": ["one"], "baselines": ["a@one"]} if not values else {}
     plan = make_plan(override(Suite(seeds=0, latency=latency), **(chosen | changes)), catalog)
     header: dict[str, Any] = {"name": "scripted", "floors": list(plan.floors), "plugins": [], "environment": {}}
@@ -371,6 +383,105 @@ def test_each_interpreter_has_workers_of_its_own(script: Script, tmp_path: Path)
 
 
 # ------------------------------------------------------------------------------------------------- what is kept
+
+
+def test_the_machine_is_measured_once_without_plugins_after_parity_and_before_anything_is_timed(
+    script: Script, tmp_path: Path
+) -> None:
+    run = run_all(tmp_path / "run", threads=2)
+    (own,) = [worker for worker in script.workers if worker.did("machine")]
+    assert (own.plugins, own.python) == ([], None)
+    assert own.requests == [("machine", {"dtype": "float32", "threads": 2, "limit": 3600.0})]
+    assert script.workers.index(own) == len(script.workers) - 1 - len(script.timing)
+    assert run.machine.to_dict("list") == {
+        "device": ["cpu"] * 2,
+        "dtype": ["float32"] * 2,
+        "threads": [2] * 2,
+        "what": ["flops", "read"],
+        "working_set_bytes": [2**20] * 2,
+        "flops_per_s": [1e9, pytest.approx(math.nan, nan_ok=True)],
+        "bytes_per_s": [pytest.approx(math.nan, nan_ok=True), 1e10],
+    }
+    compute = run.latency[run.latency["boundary"] == "compute"]
+    assert compute["bound_s"].tolist() == [pytest.approx(2 * 5 * 24 * (3 + 6) / 1e9)] * 3
+
+
+@pytest.mark.parametrize(
+    ("scenarios", "device", "rmse"),
+    [
+        ([], "cpu", 0.0),
+        (["training-step"], "cpu", 0.0),
+        (["single-stream"], "cuda", 0.0),
+        (["single-stream"], "cpu", math.inf),
+    ],
+)
+def test_the_machine_is_not_measured_where_no_forward_pass_is_to_be_timed_on_it(
+    script: Script, tmp_path: Path, scenarios: list[Any], device: str, rmse: float
+) -> None:
+    script.rmse = lambda session, process, instance: rmse
+    run = run_all(tmp_path / "run", latency=QUICKLY.model_copy(update={"scenarios": scenarios}), device=device)
+    assert [worker.did("machine") for worker in script.workers if worker.did("machine")] == []
+    assert run.machine.empty
+    assert run.latency["bound_s"].isna().all()
+
+
+def test_the_machine_is_measured_in_every_dtype_and_number_of_threads_of_a_sweep_and_rows_have_their_own(
+    script: Script, tmp_path: Path
+) -> None:
+    sweep = {"dtype": ["float64", "float32"], "threads": [1, 2], "hidden_size": [6, 12]}
+    run = run_all(tmp_path / "run", models=["a"], sweep=sweep)
+    asked = [arguments for worker in script.workers for _, arguments in worker.did("machine")]
+    settings = [(arguments["dtype"], arguments["threads"]) for arguments in asked]
+    assert sorted(settings) == [("float32", 1), ("float32", 2), ("float64", 1), ("float64", 2)]
+    found = run.machine[["dtype", "threads"]].drop_duplicates().itertuples(index=False, name=None)
+    assert list(found) == settings
+    assert run.latency.loc[run.latency["boundary"] == "compute", "bound_s"].gt(0).sum() == 8
+
+
+@pytest.mark.parametrize(("rate", "status"), [(3.9e9, "ok"), (4.1e9, "wrong")])
+def test_a_worker_that_was_busy_when_it_multiplied_is_held_against_what_the_machine_attained_before(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float, status: str
+) -> None:
+    """The scripted machine makes 1e9 operations a second, and four times that is allowed."""
+    monkeypatch.setitem(HONEST, "peak_flops_per_s", 1e6)
+    monkeypatch.setitem(HONEST, "flops", rate * HONEST["compute_s"])
+    run = run_all(tmp_path / "run")
+    assert {end[0] for end in ends(run).values()} == {status}
+    bound = run.audits[run.audits["audit"] == "bound"]
+    assert set(bound["allowed"]) == {4e9}
+
+
+def test_a_machine_that_cannot_be_measured_costs_the_bounds_and_no_row(script: Script, tmp_path: Path) -> None:
+    def happens(worker: Scripted, asked: str, arguments: dict[str, Any]) -> None:
+        if asked == "machine":
+            raise WorkerFailure("out-of-memory", "MemoryError", alive=False)
+
+    script.happens = happens
+    run = run_all(tmp_path / "run")
+    assert set(run.trials["status"]) == {"ok"}
+    assert run.machine.empty
+    assert run.latency["bound_s"].isna().all()
+    assert len(run.latency) == 6
+
+
+def test_a_run_that_is_gone_on_with_does_not_measure_the_machine_again(script: Script, tmp_path: Path) -> None:
+    whole = run_all(tmp_path / "run")
+    journal = tmp_path / "run" / "journal.jsonl"
+    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+    (place,) = [number for number, line in enumerate(lines) if '"machine":' in line]
+    journal.write_text("".join(lines[: place + 1]), encoding="utf-8")
+    asked = len(script.workers)
+    folder, past = RunFolder.reopen(tmp_path / "run")
+    assert past.machine.equals(whole.machine)
+    catalog = Catalog((OWNER,), tuple(Entry(kind_of(v), v.name, v, OWNER) for v in A_CATALOG))
+    plan = make_plan(Suite(**past.header["suite"]), catalog)
+    execute(plan, catalog, folder, None, None, past)
+    folder.close()
+    assert [worker for worker in script.workers[asked:] if worker.did("machine")] == []
+    run = load(tmp_path / "run")
+    assert set(run.trials["status"]) == {"ok"}
+    assert run.machine.equals(whole.machine)
+    assert run.latency["bound_s"].notna().any()
 
 
 def test_rows_are_kept_under_their_own_trial_slice_process_and_instance(script: Script, tmp_path: Path) -> None:

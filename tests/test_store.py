@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import harness
 from harness import HarnessError
 from harness.journal import StoreError
+from harness.limits import LIMIT_COLUMNS
 from harness.samples import SAMPLE_COLUMNS
 from harness.store import (
     AUDIT_COLUMNS,
@@ -29,6 +30,8 @@ from harness.store import (
     GOOD_STATUSES,
     GRADIENT_COLUMNS,
     INSTANCE_COLUMNS,
+    MACHINE_COLUMNS,
+    MATRIX_COLUMNS,
     NUMERIC_PROCESS_COLUMNS,
     PARITY_COLUMNS,
     PROCESS_COLUMNS,
@@ -69,6 +72,7 @@ HEADER: dict[str, Any] = {
 }
 UNITS = ("_s", "_per_s", "_share", "_mhz", "_c")
 DIMENSIONLESS = {"ratio", "ratio_low", "ratio_high", "half_width", "autocorrelation"}
+DIMENSIONLESS |= {"attainable", "attainable_low", "attainable_high"}
 PROCESS: dict[str, Any] = dict.fromkeys(NUMERIC_PROCESS_COLUMNS, 0.1 + 0.2)
 PROCESS |= {
     "slice": 2,
@@ -80,6 +84,8 @@ PROCESS |= {
     "cpus": "0-1",
 }
 PROCESS |= {"started_s": 1.7e9 + 1 / 3, "canary_s": 1e-9 / 3, "involuntary_switches": 12345}
+MACHINE: dict[str, Any] = {"device": "cpu", "dtype": "float32", "threads": 1, "what": "read"}
+MACHINE |= {"working_set_bytes": 2**14, "flops_per_s": None, "bytes_per_s": 1e11 / 3}
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 COUNT = st.integers(0, 2**53)
 SAMPLE = st.tuples(
@@ -90,6 +96,7 @@ SAMPLE = st.tuples(
 CELL = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=2)
 ANYTHING = CELL | st.lists(CELL, max_size=2) | st.dictionaries(st.sampled_from(["trial", "score"]), CELL)
 TABLES = {"parity": PARITY_COLUMNS, "scores": SCORE_COLUMNS, "curves": CURVE_COLUMNS, "instances": INSTANCE_COLUMNS}
+TABLES |= {"matrices": MATRIX_COLUMNS}
 OBSERVED: dict[str, Any] = {
     name: ANYTHING | st.lists(st.dictionaries(st.sampled_from(columns), ANYTHING), max_size=2)
     for name, columns in TABLES.items()
@@ -98,6 +105,7 @@ NONSENSE = st.fixed_dictionaries(
     {},
     optional={
         **dict.fromkeys(["run", "training", "resumed", "reason", "log"], ANYTHING),
+        "machine": ANYTHING | st.lists(st.fixed_dictionaries(dict.fromkeys(MACHINE_COLUMNS, CELL)), max_size=2),
         **OBSERVED,
         "samples_sha256": CELL,
         "trial": CELL | st.just("0002-accuracy"),
@@ -141,7 +149,8 @@ def test_a_new_run_has_every_planned_trial_and_no_observation(folder: RunFolder)
     assert run.trials["trial"].tolist() == ["0001-parity", "0002-accuracy", "0003-latency"]
     assert set(run.trials["status"]) == {"skipped"}
     assert set(run.trials["reason"]) == {"the run ended before this trial"}
-    for table in (run.parity, run.gradients, run.scores, run.curves, run.samples, run.instances, run.processes):
+    tables = (run.parity, run.gradients, run.scores, run.curves, run.samples, run.instances, run.processes)
+    for table in (*tables, run.matrices, run.machine):
         assert table.empty
     assert run.environment == {"os": "none", "versions": {}}
 
@@ -309,6 +318,30 @@ def test_what_is_measured_after_a_resumption_names_the_versions_of_then(tmp_path
     assert run.trials[list(versions)].to_numpy().tolist() == [["1.0", "1.0", "1.0"], ["1.1", "1.0", "1.1"]]
 
 
+def test_what_the_machine_attains_and_the_shapes_of_weights_come_back(folder: RunFolder) -> None:
+    product = MACHINE | {"what": "flops", "working_set_bytes": 3 * 2**20, "flops_per_s": 2e11 / 3, "bytes_per_s": None}
+    shapes = [{"matrix": "weight_ih_l0", "rows": 24, "columns": 3}, {"matrix": "own", "rows": 2**40, "columns": 1}]
+    folder.append({"machine": [product, MACHINE]})
+    finished(folder, matrices=shapes)
+    folder.close()
+    run = load(folder.path)
+    assert run.damage == ()
+    assert run.machine["flops_per_s"].tolist()[:1] == [2e11 / 3]
+    assert run.machine["bytes_per_s"].tolist()[1:] == [1e11 / 3]
+    assert run.machine.isna().sum().sum() == 2
+    assert run.machine["working_set_bytes"].tolist() == [3 * 2**20, 2**14]
+    assert run.matrices.to_dict("records") == [{"trial": "0001-parity", **row} for row in shapes]
+
+
+def test_a_run_that_measured_no_machine_has_an_empty_table_and_no_bound(folder: RunFolder) -> None:
+    make_latencies(folder)
+    folder.close()
+    run = load(folder.path)
+    assert run.machine.empty
+    assert run.latency[list(LIMIT_COLUMNS)].isna().all(axis=None)
+    assert len(run.latency) == 1
+
+
 def test_trainings_and_resumptions_come_back(folder: RunFolder) -> None:
     training = {"variant": "a@r", "task": "t", "seed": 0, "status": "ok", "reason": "", "score": 0.1 + 0.2}
     resumed = {
@@ -392,13 +425,20 @@ def test_no_record_keeps_a_run_from_being_read(
     folder.append(record)
     finished(folder, "0003-latency")
     folder.close()
-    assert load(folder.path).trials["status"].tolist()[::2] == ["ok", "ok"]
+    run = load(folder.path)
+    assert run.trials["status"].tolist()[::2] == ["ok", "ok"]
+    assert run.latency.empty
 
 
 @pytest.mark.parametrize(
     ("record", "why"),
     [
-        ({}, "it is no record of a trial, training, process or resumption"),
+        ({}, "it is no record of a trial, training, process, machine or resumption"),
+        ({"machine": 3}, "TypeError: "),
+        ({"machine": [MACHINE | {"bytes_per_s": "fast"}]}, "its bytes_per_s is no number"),
+        ({"machine": [MACHINE, MACHINE | {"working_set_bytes": 0.5}]}, "its working_set_bytes is no whole number"),
+        ({"machine": [MACHINE | {"dtype": ["float32"]}]}, "its dtype is no text"),
+        ({"machine": [{"device": "cpu"}]}, "KeyError: "),
         ({"trial": "0099-parity", "status": "ok"}, "trial '0099-parity' was never planned"),
         ({"trial": ["0002-accuracy"], "status": "ok"}, "TypeError: "),
         ({"trial": "0001-parity", "status": "failed"}, "trial '0001-parity' was recorded before"),
@@ -435,7 +475,8 @@ def test_a_record_that_makes_no_sense_is_named_and_leaves_nothing(
     assert why in damage
     assert run.missing == {"0002-accuracy"}
     assert run.trials["reason"].tolist() == ["", "it has no record, and 1 of the journal's cannot be read", ""]
-    for table in (run.parity, run.gradients, run.scores, run.curves, run.samples, run.instances, run.processes):
+    tables = (run.parity, run.gradients, run.scores, run.curves, run.samples, run.instances, run.processes)
+    for table in (*tables, run.matrices, run.machine):
         assert table.empty
 
 
@@ -823,6 +864,8 @@ def test_the_tables_have_their_documented_columns_and_units(folder: RunFolder) -
     assert run.samples.columns.tolist() == SAMPLE_COLUMNS
     assert run.instances.columns.tolist() == INSTANCE_COLUMNS
     assert run.processes.columns.tolist() == PROCESS_COLUMNS
+    assert run.matrices.columns.tolist() == MATRIX_COLUMNS
+    assert run.machine.columns.tolist() == MACHINE_COLUMNS
     assert run.latency.columns.tolist() == LATENCY_COLUMNS
     assert run.calibration.columns.tolist() == CALIBRATION_COLUMNS
     measured = [name for name in LATENCY_COLUMNS if pd.api.types.is_float_dtype(run.latency[name])]
@@ -852,7 +895,7 @@ def test_every_column_of_every_table_is_documented(folder: RunFolder) -> None:
     run = load(folder.path)
     names = {str(name) for table in (run.summary, run.latency, run.calibration) for name in table.columns}
     names |= {*TRIAL_COLUMNS, *PARITY_COLUMNS, *GRADIENT_COLUMNS, *SCORE_COLUMNS, *CURVE_COLUMNS, *SAMPLE_COLUMNS}
-    names |= {*INSTANCE_COLUMNS, *PROCESS_COLUMNS}
+    names |= {*INSTANCE_COLUMNS, *PROCESS_COLUMNS, *MATRIX_COLUMNS, *MACHINE_COLUMNS}
     scenarios = ("single_stream_", "offline_", "training_step_")
     undocumented = {
         name

@@ -6,7 +6,6 @@ import math
 import threading
 import time
 from collections.abc import Mapping
-from time import perf_counter_ns
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ import psutil
 
 from harness.audits import RESTING_CORES
 from harness.contract import Architecture, HarnessError, SessionOptions
+from harness.engine.machine import product_flops_per_s
 from harness.engine.process_tree import cpu_seconds, tree
 from harness.engine.timing import Witness
 from harness.parity import Observation, compare, exact_weights
@@ -56,14 +56,7 @@ def flops_of(weights: Mapping[str, FloatArray], batch: int, time: int) -> float:
 
 def peak_flops_per_s(dtype: str, threads: int) -> float:
     """What NumPy's product of two square matrices attains at best in this process, with as many threads."""
-    size = PRODUCT_SIZE * math.isqrt(threads)  # more threads need more work
-    matrix = np.ones((size, size), dtype)
-    fastest = float("inf")
-    for _ in range(PRODUCTS):
-        start = perf_counter_ns()
-        matrix @ matrix
-        fastest = min(fastest, (perf_counter_ns() - start) / 1e9)
-    return 2.0 * size**3 / fastest
+    return product_flops_per_s(PRODUCT_SIZE * math.isqrt(threads), dtype, PRODUCTS)  # more threads need more work
 
 
 def busy_cores() -> float:

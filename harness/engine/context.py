@@ -51,6 +51,7 @@ class Context:
     Attributes:
         past: what a resumed run holds already; None for a new one.
         broken_tasks: how loading their data ended, of the tasks whose plugin fails at it.
+        peaks: FLOP/s of the best matrix product, where it was measured, by device, dtype and threads.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Context:
         self.seconds = plan.suite.trial_seconds
         self.past = past
         self.broken_tasks: dict[str, Outcome] = {}
+        self.peaks: dict[tuple[str, str, int], float] = {}
         self._limits = Limits(round(plan.suite.worker_memory_gib * 2**30), round(plan.suite.worker_output_mib * 2**20))
         self._owners = {(entry.kind, entry.name): entry.plugin.name for entry in catalog.entries}
         self._progress = progress
@@ -187,6 +189,10 @@ class Context:
     def record_training(self, training: dict[str, Any]) -> None:
         """Append a training that is no trial's own but serves other variants."""
         self._append({"training": training})
+
+    def record_machine(self, rows: list[dict[str, Any]]) -> None:
+        """Append what the machine attains: rows of the machine table."""
+        self._append({"machine": rows})
 
     def record_process(
         self, process: dict[str, Any], timed: list[dict[str, Any]], samples: Iterable[Sequence[Any]]

@@ -15,6 +15,7 @@ from harness.parity import Observation
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
 Finite = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # and not negative
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Nothing = Annotated[dict[str, Any], Field(max_length=0)]
 Text = Annotated[str, Field(max_length=10_000)]
 
@@ -112,6 +113,25 @@ class Idle:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """A weight matrix of an architecture."""
+
+    matrix: Text
+    rows: Count
+    columns: Count
+
+
+@dataclass(frozen=True)
+class Attained:
+    """What the machine did at best; see `harness.limits.Attained`."""
+
+    what: Literal["flops", "read"]
+    working_set_bytes: Count
+    flops_per_s: Rate | None
+    bytes_per_s: Rate | None
+
+
+@dataclass(frozen=True)
 class Conformance:
     """Whether a rule of the contract is kept, and why not."""
 
@@ -127,6 +147,8 @@ FORMS: dict[str, Any] = {  # by request
     "first_call": FirstCall,
     "parity": Annotated[list[Observation], Field(min_length=1)],
     "equations": Annotated[list[Observation], Field(min_length=1)],
+    "matrices": Annotated[list[Matrix], Field(max_length=10_000)],
+    "machine": Annotated[list[Attained], Field(min_length=1)],
     "conformance": Conformance,
     "gradients": Annotated[list[GradientCheck], Field(min_length=1)],
     "timed_trainer": Annotated[list[GradientCheck], Field(min_length=1)],

@@ -16,6 +16,7 @@ from harness.engine.process import WorkerFailure
 from harness.engine.scoring import Scoring
 from harness.engine.verification import Verification
 from harness.environment import engine_digest
+from harness.limits import BOUNDED, machine_key, products
 from harness.plan import Plan
 from harness.store import Run, RunFolder
 
@@ -60,7 +61,39 @@ def execute(
     verification = Verification(context)
     verification.check_all()
     Scoring(context, verification).score_all()
+    _measure_machine(context, verification)
     Measurement(context, verification).measure_all()
+
+
+def _measure_machine(context: Context, verification: Verification) -> None:
+    """Find out what the machine attains in every dtype and number of threads in which forward passes will be timed.
+
+    It is a yardstick and no trial: where it cannot be had, rows have no bound. A resumed run keeps what it has.
+    """
+    past = [] if context.past is None else context.past.machine.to_dict("records")
+    known = {machine_key(row) for row in past}
+    context.peaks.update(products(past))
+    settings = dict.fromkeys(
+        (trial.device, trial.dtype, trial.threads)
+        for trial in context.plan.of("latency")
+        if trial.device == "cpu" and trial.scenario in BOUNDED and not context.ended(trial)
+        if verification.outcomes[trial.variant, trial.setting].status == "ok"
+    )
+    left = [setting for setting in settings if setting not in known]
+    if left:
+        context.phase("machine", len(left))
+    for device, dtype, threads in left:
+        setting = {"device": device, "dtype": dtype, "threads": threads}
+        try:
+            with context.started(None, [], threads) as worker:
+                rows = worker.ask("machine", context.seconds, dtype=dtype, threads=threads)
+        except WorkerFailure as failure:
+            context.step(f"what the machine attains is not known: {context.failed(failure).reason}")
+            continue
+        rows = [setting | row for row in rows]
+        context.peaks.update(products(rows))
+        context.record_machine(rows)
+        context.step(f"what the machine attains in {dtype}")
 
 
 def preflight(plan: Plan, catalog: Catalog, data_dir: Path | None) -> Preflight:

@@ -105,6 +105,11 @@ class Verification:
         found = self._yardsticks[_yard(trial)]
         if isinstance(found, WorkerFailure):
             raise found
+        peak = self._context.peaks.get((trial.device, trial.dtype, trial.threads), 0.0)
+        evidence = [  # the worker may have been busy when it measured its own
+            replace(own, peak_flops_per_s=max(own.peak_flops_per_s, peak)) if own.peak_flops_per_s else own
+            for own in evidence
+        ]
         findings = audits.examine(evidence, ratios, found[1], trial.compute_dtype)
         failed = next((finding for finding in findings if finding.problem), None)
         outcome = Outcome("wrong", f"audit {failed.audit}: {failed.problem}") if failed else Outcome()
@@ -114,16 +119,19 @@ class Verification:
         for trial in trials:
             rows: list[dict[str, Any]] = []
             costs: list[dict[str, Any]] = []
+            matrices: list[dict[str, Any]] = []
             try:
                 with self._context.worker([trial.variant], threads=trial.threads) as worker:
                     costs = [self._start(worker, trial)]
+                    matrices = worker.ask("matrices", self._context.seconds, key=trial.session)
                     outcome, rows = self.check(worker, trial, "first")
                     if outcome.status == "ok":
                         outcome = self.unrest(worker)[0] or outcome
             except WorkerFailure as failure:
                 outcome = self._context.failed(failure)
             self.outcomes[trial.variant, trial.setting] = outcome
-            self._context.record(trial, outcome, parity=[{"process": 0, **row} for row in rows], costs=costs)
+            parity = [{"process": 0, **row} for row in rows]
+            self._context.record(trial, outcome, parity=parity, costs=costs, matrices=matrices)
             self._context.step(f"{trial.variant} on {trial.task}: {outcome.status}")
 
     def _start(self, worker: WorkerProcess, trial: Trial) -> dict[str, Any]:

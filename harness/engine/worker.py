@@ -137,6 +137,18 @@ class Worker:
         remembering = replace(architecture, reference=reference)
         return [asdict(o) for o in parity.observe(session, remembering, weights, size, options.dtype, cases)]
 
+    def matrices(self, key: str) -> list[dict[str, Any]]:
+        """The weight matrices of the open session's architecture: name, rows and columns."""
+        *_, weights = self._open[key][1]
+        matrices = {name: array.shape for name, array in weights.items() if array.ndim == 2}
+        return [{"matrix": name, "rows": rows, "columns": columns} for name, (rows, columns) in matrices.items()]
+
+    def machine(self, dtype: str, threads: int) -> list[dict[str, Any]]:
+        """What this machine attains at best, whatever plugins do."""
+        from harness.engine.machine import attained
+
+        return [asdict(row) for row in attained(dtype, threads)]
+
     def conformance(self, check: str, name: str, data_dir: str | None, **variant: Any) -> dict[str, str]:
         """Ask one rule of the conformance kit of a variant or, without one, of the plugin or task of that name."""
         from harness import testing
