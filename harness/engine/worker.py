@@ -103,7 +103,9 @@ class Worker:
 
         Gives how long that took, how much of it was importing, and how many weights there are.
         """
-        import harness.catalog  # noqa: F401  before the memory is looked at, as the other two
+        import numpy.random  # noqa: F401  NumPy imports it when it is first used
+
+        import harness.catalog  # noqa: F401  before the memory is looked at, as all that follows
         from harness.engine.costs import ImportClock, PeakMemory
         from harness.parity import probe_weights
 

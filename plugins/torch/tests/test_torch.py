@@ -408,6 +408,19 @@ def test_a_training_step_meets_nothing_that_another_layer_changed(eager: Any, mo
     assert losses() == undisturbed
 
 
+def test_a_session_needs_none_of_torchs_compiler() -> None:
+    code = (
+        "import sys, harness, numpy as np\n"
+        "model, size = harness.discover().model('torch-lstm'), harness.LayerSize(5, 6)\n"
+        "weights = {n: np.ones(s, np.float32) for n, s in model.architecture.weight_shapes(size).items()}\n"
+        "session = harness.discover().runtime('eager').open(model, weights, harness.SessionOptions(size))\n"
+        "session.fetch(session.run(session.prepare(harness.Inputs(np.ones((2, 3, 5), np.float32)))))\n"
+        "print({'sympy', 'torch._inductor'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout.strip() == "set()"
+
+
 def test_what_the_device_held_at_most_is_told_where_torch_counts_it_and_not_on_the_cpu(
     monkeypatch: pytest.MonkeyPatch, eager: Any
 ) -> None:
