@@ -27,7 +27,7 @@ from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
 from harness.shapes import is_swept, place_of, ragged_table, setting_of, shapes_table
 from harness.stats import samples_needed
 from harness.store import Run, load, write_atomically
-from harness.tables import KEY, PERCENTILES, SETTING, of_setting, records
+from harness.tables import PERCENTILES, SETTING, of_setting, records
 
 REPORT_COLUMNS = (
     *(
