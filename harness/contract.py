@@ -24,6 +24,7 @@ CONTRACT_VERSION = 1  # what this module says to plugins; a change that breaks o
 TaskKind = Literal["classification", "regression"]
 COMPUTE_DTYPES = ("bfloat16", "float16", "int8")  # the formats with fewer bits that a runtime may say it computes in
 RAGGED_SCENARIOS = ("padded", "bucketed", "packed")  # of batches of rows of real lengths
+SESSION_CLAIMS = ("compile_seconds", "export_seconds", "size_bytes", "peak_device_bytes")
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"  # of a model, say: safe in a path, a table, a pattern and a shell
 MOST_NAME = 200  # characters that are shown of a stranger's name
 MOST_REASON = 1000  # and of a reason
@@ -188,8 +189,14 @@ class Session(Protocol):
     """A variant with weights, on a device, ready to call.
 
     `run` is what the compute clock times; the end-to-end clock times all three.
-    A session that compiles when it is opened or first called may say how long that took: `compile_seconds`, a float.
     Every session accepts `Inputs.lengths`; `harness.ByLength` gives that to those that cannot.
+    A session may have these attributes (`SESSION_CLAIMS`), which are looked at after it was called; None says nothing:
+
+    - `compile_seconds`: how long it has compiled since it was opened, as a float.
+    - `export_seconds`: how long opening it waited for the model to be exported: 0.0 where an export was found.
+    - `size_bytes`: the size of the file, or of all files, with the model and its weights that it runs.
+    - `peak_device_bytes`: the most memory of the device that it has held since it was opened, where that is not the
+      host's.
     """
 
     def prepare(self, inputs: Inputs) -> Any:

@@ -34,6 +34,23 @@ def three_digits(value: float) -> str:
     return f"{rounded:.0f}" if abs(rounded) >= 100 else f"{rounded:g}"
 
 
+def bytes_in_words(value: float) -> str:
+    """A size or an amount of memory with three digits in the binary unit that fits: `1.5 MiB`."""
+    for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
+        if value >= 1024**power:
+            return f"{three_digits(value / 1024**power)} {unit}"
+    return f"{value:.0f} bytes"
+
+
+def with_prefix(value: float, unit: str) -> str:
+    """An amount with three digits and the decimal prefix that fits: `12.3 mJ`, `1.2 MFLOP`."""
+    rounded = float(f"{value:.3g}")
+    for scale, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m")):
+        if rounded >= scale:
+            return f"{three_digits(value / scale)} {prefix}{unit}"
+    return f"{three_digits(value / 1e-6)} µ{unit}" if value else f"0 {unit}"
+
+
 def percent(low: float, high: float) -> str:
     """An interval of logarithms around its middle: ± a percentage, or the factor where that would mislead."""
     if not low > 0:

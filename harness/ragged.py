@@ -19,11 +19,11 @@ class ByLength:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    @property
-    def compile_seconds(self) -> float | None:
-        """What the session it wraps says of itself."""
-        seconds: float | None = getattr(self._session, "compile_seconds", None)
-        return seconds
+    def __getattr__(self, name: str) -> Any:
+        """What else the session it wraps has: what it says of itself (`SESSION_CLAIMS`), say."""
+        if name.startswith("_"):
+            raise AttributeError(name)  # no name of its own is looked for there
+        return getattr(self._session, name)
 
     def prepare(self, inputs: Inputs) -> Any:
         if inputs.lengths is None:

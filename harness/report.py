@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from harness.contract import HarnessError
+from harness.costs_report import COSTS_READING, costs_table
 from harness.formatting import (
     NONE,
     code,
@@ -27,7 +28,7 @@ from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
 from harness.shapes import is_swept, place_of, ragged_table, setting_of, shapes_table
 from harness.stats import samples_needed
 from harness.store import Run, load, write_atomically
-from harness.tables import KEY, PERCENTILES, SETTING, of_setting, records
+from harness.tables import PERCENTILES, SETTING, of_setting, records
 
 REPORT_COLUMNS = (
     *(
@@ -132,7 +133,7 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
         lines += markdown_table(columns, same[columns].to_numpy().tolist())
         lines.append("")
     lines += details("Trained weights and agreement", _agreement_table(summary))
-    lines += details("What it costs to start", _costs_table(run))
+    lines += details("What it costs", costs_table(run))
     lines += details("All latencies, verdicts and percentiles", _latency_table(run, latency))
     lines += details("How far from the machine's limit", limit_lines(run, latency))
     lines += details("The machine meanwhile", _processes_table(run))
@@ -161,9 +162,7 @@ READING = (
     "paired where both were measured side by side: below 1 is faster. **verdict**: `faster` or `slower` where the "
     "ratio is surely not 1, `same` where it is surely within the tolerance, else `undecided`; 95 % for all verdicts of "
     "a boundary together. **precision**: the half of that ratio's interval.",
-    "- **what it costs to start**: once, in a new process, while others were at work beside it: a session opened "
-    "(importing the framework, exporting and reading the model included), then one call. An export that runtimes share "
-    "is paid by the first that comes; the others wait for it or find it.",
+    *COSTS_READING,
     "- **audits**: while calls were timed, each got a fresh input, a random part of the timed outputs was held against "
     "the reference, a repeated input was not faster, work was not put outside the window, nothing beat the processor's "
     "own matrix product by far, the clock was right, and nothing worked on afterwards.",
@@ -387,20 +386,6 @@ def _agreement_table(summary: pd.DataFrame) -> list[str]:
         for row in records(scored)
     ]
     header = ("variant", "task", "weights trained by", "same top-1 as the trainer", "score difference")
-    return markdown_table(header, rows) if rows else []
-
-
-def _costs_table(run: Run) -> list[str]:
-    """What opening a session and its first call took, and the compiling in it; with no cost that repeats."""
-    swept, known = is_swept(run), records(run.costs.merge(run.trials[["trial", *KEY]], on="trial"))
-    rows = [
-        [
-            *(row["variant"], place_of(row, swept), seconds(row["open_s"]), seconds(row["first_call_s"])),
-            *(seconds(row["compile_s"]), NONE if pd.isna(row["batch"]) else f"{row['batch']} × {row['time']}"),
-        ]
-        for row in known
-    ]
-    header = ("variant", "task", "opening a session", "first call", "compiling in both", "batch × time")
     return markdown_table(header, rows) if rows else []
 
 

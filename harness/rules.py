@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from harness.claims import claims
 from harness.contract import (
     HarnessError,
     Inputs,
@@ -369,6 +370,14 @@ def check_results_are_kept(subject: _Subject) -> None:
             raise HarnessError("a later call changed the outputs that were fetched before")
         late = _arrays(session.fetch(session.run(prepared)))
     subject.require_close("an input run at once and after another", (late, first), exact, (equations, equations))
+
+
+@_rule("compile_seconds and the like are numbers, or not there")
+def check_claims(subject: _Subject) -> None:
+    """What a session says of itself once it was called is a number, finite and not negative; bytes are whole."""
+    with subject.session() as session:
+        _call(session, subject.inputs(1, 3))
+        claims(session)
 
 
 @_rule("a step moves every weight by its gradient, and tells the loss before it")

@@ -59,7 +59,10 @@ PARITY_COLUMNS = [
     *("trial", "process", "moment", "case", "part", "rmse", "yardstick_rmse", "reference_rms", "max_abs_error"),
     *("yardstick", "problem"),
 ]
-COST_COLUMNS = ["trial", "open_s", "batch", "time", "first_call_s", "compile_s"]
+COST_COLUMNS = [
+    *("trial", "open_s", "import_s", "parameters", "batch", "time", "first_call_s", "export_s", "compile_s"),
+    *("model_bytes", "peak_memory_bytes", "peak_device_bytes", "flops", "energy_j"),
+]
 GRADIENT_COLUMNS = ["trial", "process", "what", "error", "allowed", "expected"]
 AUDIT_COLUMNS = ["trial", "process", "audit", "value", "allowed", "problem"]
 SCORE_COLUMNS = ["trial", "metric", "score", "trivial_score", "rows", "trainer_score", "agreeing_rows"]
@@ -77,7 +80,7 @@ MACHINE_COLUMNS = ["device", "dtype", "threads", "what", "working_set_bytes", "f
 NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in ("task", "runtime", "python", "governor", "cpus")]
 FLOAT_COLUMNS = {
     "parity": ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"],
-    "costs": ["open_s", "first_call_s", "compile_s"],
+    "costs": ["open_s", "import_s", "export_s", "first_call_s", "compile_s", "flops", "energy_j"],
     "gradients": ["error", "allowed", "expected"],
     "audits": ["value", "allowed"],
     "scores": ["score", "trivial_score", "trainer_score"],
@@ -86,7 +89,7 @@ FLOAT_COLUMNS = {
     "matrices": [],
 }
 WHOLE_COLUMNS = {
-    "costs": ["batch", "time"],
+    "costs": ["batch", "time", "parameters", "model_bytes", "peak_memory_bytes", "peak_device_bytes"],
     "scores": ["agreeing_rows"],
     "instances": ["slice", "process", "instance", "warmup_calls", "rows", "steps"],
     "matrices": ["rows", "columns"],
@@ -212,7 +215,7 @@ class Run:
         header: `run.json`: environment, suite, plugins, baselines.
         trials: one row per planned trial.
         parity: one row per trial, process, moment, case and part of the output.
-        costs: what a session costs before it is of use; one row per parity trial whose session could be opened.
+        costs: what a session costs, a column each; one row per parity trial whose session could be opened and called.
         gradients: what training steps were asked; one row per trial, process and question.
         audits: what came of the audits of timed calls; one row per trial, process and audit.
         scores: one row per accuracy trial that has a score.
@@ -311,7 +314,9 @@ def _derive(folder: Path, described: tuple[dict[str, Any], str], contents: Conte
         _numbers(rows["parity"], PARITY_COLUMNS, FLOAT_COLUMNS["parity"]).fillna(
             {"rmse": math.inf, "max_abs_error": math.inf}  # JSON has no infinity
         ),
-        _numbers(rows["costs"], COST_COLUMNS, FLOAT_COLUMNS["costs"]).astype({"batch": "Int64", "time": "Int64"}),
+        _numbers(rows["costs"], COST_COLUMNS, FLOAT_COLUMNS["costs"]).astype(
+            dict.fromkeys(WHOLE_COLUMNS["costs"], "Int64")
+        ),
         _numbers(rows["gradients"], GRADIENT_COLUMNS, FLOAT_COLUMNS["gradients"]).fillna({"error": math.inf}),
         _numbers(rows["audits"], AUDIT_COLUMNS, FLOAT_COLUMNS["audits"]).fillna({"value": math.inf}),
         _numbers(rows["scores"], SCORE_COLUMNS, FLOAT_COLUMNS["scores"]).astype({"agreeing_rows": "Int64"}),

@@ -16,7 +16,7 @@ from harness import estimates, stats
 from harness.audits import AUDITS
 from harness.contract import HarnessError, one_line
 from harness.limits import LIMIT_COLUMNS, Limit, limit_columns, limits
-from harness.store import RUN_FILE, Run
+from harness.store import COST_COLUMNS, RUN_FILE, WHOLE_COLUMNS, Run
 from harness.suite import Latency
 from harness.verdicts import judge
 
@@ -73,7 +73,7 @@ def latency(run: Run) -> pd.DataFrame:
 
 BOUNDARIES = ("compute", "end-to-end")
 LATENCY_ENDS = ("latency_s", "latency_low_s", "latency_high_s")
-NO_COSTS = dict.fromkeys(("open_s", "first_call_s", "compile_s"), math.nan)
+NO_COSTS = dict.fromkeys((name for name in COST_COLUMNS if name not in ("trial", "batch", "time")), math.nan)
 NOT_AUDITED: dict[str, Any] = {f"audit_{name}": None for name in AUDITS}
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 LATENCY_COLUMNS = [
@@ -152,8 +152,8 @@ def summary(run: Run) -> pd.DataFrame:
 
     Columns: the variant and its setting; `compute_dtype` (the format in which it computes); `status` (the worst of its
     trials) and `reason`; `parity`, `parity_ratio` (the largest RMSE over the yardstick's in the same check),
-    `parity_max_abs_error`, `yardstick`; what it costs to start: `open_s`, `first_call_s`, `compile_s`; `audits` (`ok`,
-    or the names of those that failed, over all its timed trials); `metric`, `score` with `score_low` and `score_high`
+    `parity_max_abs_error`, `yardstick`; what it costs: the columns of the costs table but `batch` and `time`; `audits`
+    (`ok`, or the names of those that failed, over all its timed trials); `metric`, `score`, `score_low`, `score_high`
     (mean over seeds, 95 % t interval), `trivial_score` (of always answering the same), `seeds`, `trained_by`,
     `trainer_status` (is the variant that trained the weights right itself), `score_difference` (from the variant that
     trained the weights, largest over seeds), `agreeing_rows` (fewest over seeds) of `rows`;
@@ -190,7 +190,8 @@ def summary(run: Run) -> pd.DataFrame:
             compute, whole = (latencies.get((own["trial"], boundary), {}) for boundary in BOUNDARIES)
             row |= _scenario_columns(scenario.replace("-", "_"), own["status"], compute, whole)
         rows.append(row)
-    return pd.DataFrame(rows).astype({"agreeing_rows": "Int64", "rows": "Int64"})
+    integers = ["agreeing_rows", "rows", *(name for name in WHOLE_COLUMNS["costs"] if name in NO_COSTS)]
+    return pd.DataFrame(rows).astype(dict.fromkeys(integers, "Int64"))
 
 
 def of_setting(table: pd.DataFrame, setting: Mapping[str, Any]) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from click.testing import CliRunner
 import harness
 from harness import cli, hookspecs, samples, store, suite, tables
 from harness.catalog import Catalog, Entry, Plugin
+from harness.contract import SESSION_CLAIMS
 from harness.engine.run import Preflight
 from harness.journal import read_journal
 
@@ -98,6 +99,11 @@ class TestThePluginPage:
         examples = "".join(code for words, code, _ in fences(text_of("plugins.md")) if words[0] == "python")
         assert [hook for hook in HOOKS if f"def {hook}()" not in examples] == []
 
+    @pytest.mark.parametrize("name", SESSION_CLAIMS)
+    def test_names_everything_that_a_session_may_say_of_itself_and_so_does_the_contract(self, name: str) -> None:
+        assert name in first_cells(text_of("plugins.md"), "What a runtime may add")
+        assert f"- `{name}`: " in (harness.Session.__doc__ or "")
+
     def test_names_every_error(self) -> None:
         errors = {
             f"harness.{name}"
@@ -146,6 +152,7 @@ class TestTheTablesPage:
         [
             ("trials", store.TRIAL_COLUMNS),
             ("parity", store.PARITY_COLUMNS),
+            ("costs", store.COST_COLUMNS),
             ("gradients", store.GRADIENT_COLUMNS),
             ("audits", store.AUDIT_COLUMNS),
             ("scores", store.SCORE_COLUMNS),

@@ -67,6 +67,7 @@ class Script:
         ramp: by which share of that a call of a turn takes longer than the one before it, likewise; the third takes it.
         happens: called before every answer with the worker, the request and its arguments; it may raise.
         workers: all that were started.
+        counters: what counts energy on the machine.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,10 +78,12 @@ class Script:
         self.mark: bool | None = False
         self.busy_cores: Callable[[Scripted], float] = lambda worker: 0.0
         self.workers: list[Scripted] = []
+        self.counters: tuple[Any, ...] = ()
         monkeypatch.setattr(
             "harness.engine.context.WorkerProcess",
             lambda *_, python=None, plugins=None, **others: Scripted(self, python, plugins),
         )
+        monkeypatch.setattr("harness.engine.verification.energy_counters", lambda: self.counters)
 
     @property
     def timing(self) -> list[Scripted]:
@@ -111,10 +114,17 @@ class Scripted:
         return [observation(0.0)]
 
     def open(self, **_: Any) -> Any:
-        return {"open_s": 0.5}
+        return {"open_s": 0.5, "import_s": 0.25, "parameters": 240}
 
     def first_call(self, **_: Any) -> Any:
-        return {"first_call_s": 0.25, "compile_s": None}
+        return {"first_call_s": 0.25}
+
+    def costs(self, **_: Any) -> Any:
+        bytes_ = {"model_bytes": None, "peak_memory_bytes": 2**20, "peak_device_bytes": None}
+        return {"export_s": None, "compile_s": None, "flops": 960.0, **bytes_}
+
+    def energy(self, **_: Any) -> Any:
+        return {"energy_j": 0.002}
 
     def parity(self, key: str, **_: Any) -> Any:
         return [observation(self._script.rmse(key, self.process, self.instance))]

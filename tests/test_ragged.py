@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from wrong_models import NumpySession
 
 from harness.architectures import BILSTM, LSTM
+from harness.claims import claims
 from harness.contract import Architecture, Inputs, LayerSize, Outputs
 from harness.parity import judge, observe, observe_equations, probe_weights
 from harness.ragged import ByLength
@@ -109,8 +111,8 @@ def test_the_callers_arrays_stay_as_they_were() -> None:
     inputs = inputs_of(BILSTM, [2, 1, 3], 4, with_state=True)
     kept = [array.copy() for array in (inputs.x, *(inputs.state or ()))]
     call(ByLength(session_of(BILSTM)), inputs)
-    for array, copy in zip((inputs.x, *(inputs.state or ())), kept, strict=True):
-        np.testing.assert_array_equal(array, copy)
+    for array, before in zip((inputs.x, *(inputs.state or ())), kept, strict=True):
+        np.testing.assert_array_equal(array, before)
 
 
 def test_closing_closes_the_session_inside() -> None:
@@ -124,3 +126,15 @@ def test_a_mistake_inside_stays_visible_through_the_wrapper() -> None:
     session = ByLength(NumpySession(weights, mistake="backward reads forward"))
     observations = observe(session, BILSTM, weights, SIZE, "float32")
     assert not judge(observations, observe_equations(BILSTM, weights, SIZE, "float32"), "float32").passed
+
+
+def test_what_the_session_says_of_itself_is_passed_on_as_it_is_when_asked() -> None:
+    session: Any = session_of(LSTM)
+    wrapped = ByLength(session)
+    assert set(claims(wrapped).values()) == {None}
+    session.compile_seconds, session.size_bytes = 1.5, 2048
+    assert claims(wrapped) == claims(session)
+    assert (claims(wrapped)["compile_seconds"], claims(wrapped)["size_bytes"]) == (1.5, 2048)
+    with pytest.raises(AttributeError):
+        _ = wrapped._weights  # what the session keeps to itself stays its own
+    assert copy.copy(wrapped).compile_seconds == 1.5  # copying looks for names before there is a session

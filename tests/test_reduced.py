@@ -202,7 +202,7 @@ def test_what_it_costs_to_start_is_a_row_a_variant_and_compiling_is_a_column(wor
     summary = {row["variant"]: row for row in records(finished.summary)}
     assert summary["honest@declares"]["compile_s"] == 1.5
     assert "| honest@declares | tiny |" in (finished.path / "report.md").read_text(encoding="utf-8")
-    assert (finished.path / "tables" / "costs.csv").read_text(encoding="utf-8").startswith("trial,open_s,batch")
+    assert (finished.path / "tables" / "costs.csv").read_text(encoding="utf-8").startswith("trial,open_s,import_s,")
 
 
 @pytest.mark.parametrize("declared", ["float32", "int4", ("int8",), 8])

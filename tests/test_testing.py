@@ -104,6 +104,12 @@ BROKEN = [
     ("no_state_leak", LSTM, "state carried over between calls", "the same call before and after another"),
     ("results_are_kept", LSTM, "answers in its own buffer", "a later call changed the outputs"),
     ("results_are_kept", LSTM, "prepares in its own buffer", "an input run at once and after another"),
+    (
+        "claims",
+        LSTM,
+        "says nonsense of itself",
+        "the session's compile_seconds is 'soon' (str); give a number of seconds",
+    ),
 ]
 
 
@@ -126,6 +132,7 @@ def test_a_rule_finds_what_breaks_it(rule: str, architecture: Architecture, mist
         ("keeps its weights for all", "sessions_do_not_disturb_each_other"),
         ("differs by instance", "determinism"),
         ("changes its weights", "inputs_not_mutated"),
+        ("says nonsense of itself", "claims"),
     ],
 )
 def test_what_breaks_one_rule_alone_is_found_by_that_rule_alone(behaviour: str, rule: str) -> None:

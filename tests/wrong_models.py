@@ -322,6 +322,7 @@ BEHAVIOURS = {
     "keeps its weights for all": "every session computes with the weights of the last that was opened",
     "differs by instance": "the last bit of y, from session to session",
     "changes its weights": "those that it was opened with, in the caller's arrays",
+    "says nonsense of itself": "its compile_seconds is a word",
 }
 
 
@@ -338,6 +339,8 @@ class Misbehaving(NumpySession):
         Misbehaving.opened += 1
         self._number = self.opened
         Misbehaving.last = self._weights
+        if behaviour == "says nonsense of itself":
+            self.compile_seconds = "soon"
         if behaviour == "changes its weights":
             for array in weights.values():
                 array += 1

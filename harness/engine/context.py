@@ -134,12 +134,15 @@ class Context:
         finally:
             self._workers.discard(worker)
 
-    def parallel(self, function: Callable[[Any], None], jobs: list[Any]) -> None:
-        """Run untimed jobs side by side, as many as there are cores for them; an interruption ends the workers."""
+    def parallel(self, function: Callable[[Any], None], jobs: list[Any], most: int = MOST_JOBS) -> None:
+        """Run untimed jobs side by side, as many as there are cores for, `most` at most.
+
+        An interruption ends the workers.
+        """
         affinity = getattr(os, "sched_getaffinity", None)
         cores = len(self.plan.suite.cpus) or (len(affinity(0)) if affinity else os.cpu_count() or 1)
         most_threads = max(setting.threads for setting in self.plan.settings())
-        with ThreadPoolExecutor(max(1, min(MOST_JOBS, cores // most_threads))) as pool:
+        with ThreadPoolExecutor(max(1, min(most, cores // most_threads))) as pool:
             futures = [pool.submit(function, job) for job in jobs]
             try:
                 for future in as_completed(futures):

@@ -22,17 +22,37 @@ Text = Annotated[str, Field(max_length=10_000)]
 
 @dataclass(frozen=True)
 class Opening:
-    """How long opening a session took."""
+    """How long opening a session took, how much of it was importing, and how many weights it has."""
 
     open_s: Finite
+    import_s: Finite
+    parameters: Count
 
 
 @dataclass(frozen=True)
 class FirstCall:
-    """How long a session's first call took, and all its compiling until then."""
+    """How long a session's first call took."""
 
     first_call_s: Finite
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a session has cost after its first call; see `Worker.costs`."""
+
+    export_s: Finite | None
     compile_s: Finite | None
+    model_bytes: Count | None
+    peak_memory_bytes: Count | None
+    peak_device_bytes: Count | None
+    flops: Finite
+
+
+@dataclass(frozen=True)
+class Energy:
+    """What energy a call takes."""
+
+    energy_j: Finite | None
 
 
 @dataclass(frozen=True)
@@ -145,6 +165,8 @@ FORMS: dict[str, Any] = {  # by request
     "load": Rows,
     "open": Opening,
     "first_call": FirstCall,
+    "costs": Costs,
+    "energy": Energy,
     "parity": Annotated[list[Observation], Field(min_length=1)],
     "equations": Annotated[list[Observation], Field(min_length=1)],
     "matrices": Annotated[list[Matrix], Field(max_length=10_000)],

@@ -12,7 +12,8 @@ from harness import audits
 from harness.architectures import BUILT_IN
 from harness.audits import Evidence
 from harness.contract import LayerSize
-from harness.engine.context import Context, Outcome, grouped
+from harness.engine.context import MOST_JOBS, Context, Outcome, grouped
+from harness.engine.energy import energy_counters
 from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.gradients import GradientCheck, judge_gradients
 from harness.parity import EQUATIONS, Observation, judge
@@ -28,13 +29,15 @@ class Verification:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._counts_energy = bool(energy_counters())
         self._yardsticks: dict[tuple[str, LayerSize, str, str], tuple[str, list[Observation]] | WorkerFailure] = {}
         self.outcomes: dict[tuple[Variant, Setting], Outcome] = {}
 
     def check_all(self) -> None:
         """Check every variant of the plan, each in a worker of its own; one record each.
 
-        What a resumed run knows already is not checked again, and a yardstick that nothing needs is not observed.
+        What a resumed run knows already is not checked again, and a yardstick that nothing needs is not observed. Where
+        the machine counts energy they are checked one after another, or the energy would be that of several.
         """
         context = self._context
         trials = []
@@ -46,7 +49,8 @@ class Verification:
         needed = [t for t in context.plan.trials if t.kind != "accuracy" and not context.ended(t)]
         context.phase("parity", len(trials))
         context.parallel(self._find_yardstick, list({_yard(t): t for t in needed}.values()))
-        context.parallel(self._check_variant, grouped(trials, lambda t: t.variant))
+        most = 1 if self._counts_energy else MOST_JOBS
+        context.parallel(self._check_variant, grouped(trials, lambda t: t.variant), most)
 
     def check(self, worker: WorkerProcess, trial: Trial, moment: str) -> tuple[Outcome, list[dict[str, Any]]]:
         """Check one session in a worker; if the moment is `before`, it is opened first.
@@ -127,6 +131,8 @@ class Verification:
                     outcome, rows = self.check(worker, trial, "first")
                     if outcome.status == "ok":
                         outcome = self.unrest(worker)[0] or outcome
+                    if outcome.status == "ok":
+                        costs[0] |= self._energy(worker, trial)
             except WorkerFailure as failure:
                 outcome = self._context.failed(failure)
             self.outcomes[trial.variant, trial.setting] = outcome
@@ -141,7 +147,21 @@ class Verification:
         for batch, time in self._shapes(trial)[:1]:
             costs |= {"batch": batch, "time": time}
             costs |= worker.ask("first_call", seconds, key=key, batch=batch, time=time)
+            costs |= worker.ask("costs", seconds, key=key, batch=batch, time=time)
         return dict(costs)
+
+    def _energy(self, worker: WorkerProcess, trial: Trial) -> dict[str, Any]:
+        """The energy of a call at that shape, for the same row; nothing where no machine counts or no call ends.
+
+        A session that fails here has been found right; it fails again where it is timed, and there it is told of.
+        """
+        for batch, time in self._shapes(trial)[:1] if self._counts_energy else ():
+            with contextlib.suppress(WorkerFailure):
+                found: dict[str, Any] = worker.ask(
+                    "energy", self._context.seconds, key=trial.session, batch=batch, time=time
+                )
+                return found
+        return {}
 
     def _find_yardstick(self, trial: Trial) -> None:
         """Observe the yardstick of the trial's architecture and size.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from harness.audits import Evidence
     from harness.catalog import Catalog, Plugin
     from harness.contract import Data, Model, Runtime, Session, SessionOptions, Trainer
+    from harness.engine.costs import PeakMemory
     from harness.engine.timing import Sample, Timing, Witness
 
 PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
@@ -49,6 +50,7 @@ class Worker:
         self._random = random.Random()  # not everybody's: a plugin may seed that
         self._timing: Timing | None = None
         self._peaks: dict[str, float] = {}  # FLOP/s of a matrix product, by dtype
+        self._memory: PeakMemory | None = None
 
     @cached_property
     def _catalog(self) -> Catalog:
@@ -98,19 +100,29 @@ class Worker:
 
         What is allocated before it, of random size, gives every instance another memory layout (Mytkowicz et al.,
         "Producing wrong data without doing anything obviously wrong", ASPLOS 2009).
+
+        Gives how long that took, how much of it was importing, and how many weights there are.
         """
+        import numpy.random  # noqa: F401  NumPy imports it when it is first used
+
+        import harness.catalog  # noqa: F401  before the memory is looked at, as all that follows
+        from harness.engine.costs import ImportClock, PeakMemory
         from harness.parity import probe_weights
 
+        self._memory = self._memory or PeakMemory()  # before the first plugin is loaded
         model, runtime, options = self._variant(**variant)
         self._ballast.extend(bytearray(self._random.randrange(16, 65536)) for _ in range(8))
         weights = probe_weights(model.architecture, options.size, options.dtype)
-        began = perf_counter_ns()
-        session = runtime.open(model, weights, options)
+        with ImportClock() as imports:
+            began = perf_counter_ns()
+            session = runtime.open(model, weights, options)
+            seconds = (perf_counter_ns() - began) / 1e9
         self._open[key] = (session, (model, runtime, options, weights))
-        return {"open_s": (perf_counter_ns() - began) / 1e9}
+        parameters = sum(array.size for array in weights.values())
+        return {"open_s": seconds, "import_s": imports.seconds, "parameters": parameters}
 
-    def first_call(self, key: str, batch: int, time: int) -> dict[str, float | None]:
-        """Call the open session once, end to end; how long that took, and how long it says to have compiled so far."""
+    def first_call(self, key: str, batch: int, time: int) -> dict[str, float]:
+        """Call the open session once, end to end; how long that took."""
         from harness.parity import Case, case_inputs
 
         session, (model, _, options, _) = self._open[key]
@@ -118,8 +130,38 @@ class Worker:
         began = perf_counter_ns()
         session.fetch(session.run(session.prepare(inputs)))
         seconds = (perf_counter_ns() - began) / 1e9
-        compiled = getattr(session, "compile_seconds", None)
-        return {"first_call_s": seconds, "compile_s": None if compiled is None else float(compiled)}
+        return {"first_call_s": seconds}
+
+    def costs(self, key: str, batch: int, time: int) -> dict[str, float | None]:
+        """What the session costs besides: memory until now, what it says of itself, what a call of a shape computes."""
+        assert self._memory
+        peak_bytes = self._memory.risen_bytes()  # before what follows is imported: it holds more than some runtimes
+        from harness.claims import claims
+        from harness.engine.audit import flops_of
+
+        session, (_, _, _, weights) = self._open[key]
+        said = claims(session)
+        return {
+            "export_s": said["export_seconds"],
+            "compile_s": said["compile_seconds"],
+            "model_bytes": said["size_bytes"],
+            "peak_memory_bytes": peak_bytes,
+            "peak_device_bytes": said["peak_device_bytes"],
+            "flops": flops_of(weights, batch, time),
+        }
+
+    def energy(self, key: str, batch: int, time: int) -> dict[str, float | None]:
+        """Call the open session for a while, end to end: the energy that the processors use a call."""
+        from itertools import cycle
+
+        from harness.engine.energy import energy_counters, energy_of_a_call
+        from harness.engine.timing import FreshInputs
+
+        session, (_, _, options, _) = self._open[key]
+        make = FreshInputs(key, (batch, time, options.size.input_size), options.dtype, seed=0)
+        inputs = cycle([make() for _ in range(64)])  # none is made while the counters run
+        call = lambda: session.fetch(session.run(session.prepare(next(inputs))))  # noqa: E731
+        return {"energy_j": energy_of_a_call(call, energy_counters())}
 
     def parity(self, key: str, shapes: list[tuple[int, int]]) -> list[dict[str, Any]]:
         """Observe the open session over the grid, and at these (batch, time) shapes."""

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import BILSTM, LSTM, Architecture, Inputs, LayerSize, Model, Outputs, Session, SessionOptions, Unsupported
+from harness.claims import claims
 from harness.parity import judge, observe, observe_equations, probe_weights
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -274,21 +275,40 @@ def test_models_of_strangers_run_and_those_it_cannot_run_are_refused() -> None:
         open_session(doubler(), {"w": np.ones(3)}, size)
 
 
-def test_without_numba_the_plugin_loads_and_a_session_says_what_to_install() -> None:
+def test_how_long_the_layer_took_to_compile_is_told_if_it_has_something_to_compile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [100.0]
+
+    class Compiles(Doubler):
+        def compile(self) -> None:
+            now[0] += 2.5
+
+    monkeypatch.setattr("harness_jit.session.perf_counter", lambda: now[0])
+    size = LayerSize(3, 3)
+    assert claims(open_session(dataclasses.replace(doubler(), build=Compiles), {}, size))["compile_seconds"] == 2.5
+    assert claims(open_session(dataclasses.replace(doubler(), takes_lengths=False, build=Compiles), {}, size)) == {
+        **dict.fromkeys(("export_seconds", "size_bytes", "peak_device_bytes")),
+        "compile_seconds": 2.5,
+    }
+    assert claims(open_session(doubler(), {}, size))["compile_seconds"] is None
+
+
+def test_without_numba_the_list_says_what_to_install() -> None:
     code = """
 import sys
 sys.modules["numba"] = None
-import harness, harness_jit
-model, _ = harness_jit.harness_models()
-(runtime,) = harness_jit.harness_runtimes()
-try:
-    runtime.open(model, {}, harness.SessionOptions(harness.LayerSize(2, 3)))
-except harness.Unsupported as error:
-    print(error)
+import harness
+print(next(plugin.failure for plugin in harness.discover().plugins if plugin.name == "jit"))
 """
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert "runtime 'jit' needs numba" in ran.stdout
-    assert ran.stdout.strip().endswith("pip install numba")
+    assert "'rnn-harness-jit' needs 'numba', which is not installed" in ran.stdout
+
+
+def test_a_numba_that_cannot_be_imported_is_refused_with_its_own_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(Unsupported, match=r"runtime 'jit' needs numba \(.*numba.*\); pip install numba"):
+        open_session(doubler(), {}, LayerSize(3, 3))
 
 
 def test_importing_the_plugin_imports_neither_numpy_nor_numba() -> None:

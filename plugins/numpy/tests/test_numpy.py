@@ -13,6 +13,7 @@ import pytest
 import threadpoolctl  # type: ignore[import-untyped]
 
 from harness import BILSTM, LSTM, Architecture, Inputs, LayerSize, Model, Outputs, Session, SessionOptions, Unsupported
+from harness.engine.process import WorkerProcess
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -225,3 +226,19 @@ def test_importing_the_plugin_imports_no_numpy() -> None:
         "sys.exit(bool({'numpy', 'threadpoolctl'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_worker_finds_that_a_session_costs_is_little() -> None:
+    size = {"input_size": 8, "hidden_size": 32, "num_layers": 1}
+    variant = {"model": "numpy-lstm", "runtime": "numpy", "size": size, "device": "cpu", "dtype": "float32"}
+    with WorkerProcess(threads=1, plugins=["numpy"]) as worker:
+        opened = worker.ask("open", 60, key="one", threads=1, cache_dir=None, **variant)
+        called = worker.ask("first_call", 60, key="one", batch=1, time=8)
+        costs = worker.ask("costs", 60, key="one", batch=1, time=8)
+    assert 0 < opened["import_s"] < opened["open_s"]
+    assert called["first_call_s"] > 0
+    matrices = 4 * 32 * (8 + 32)
+    assert (opened["parameters"], costs["flops"]) == (matrices + 2 * 4 * 32, 2 * 8 * matrices)
+    told = ("export_s", "compile_s", "model_bytes", "peak_device_bytes")
+    assert [costs[name] for name in told] == [None] * 4  # nothing is exported, compiled or written
+    assert costs["peak_memory_bytes"] is None or costs["peak_memory_bytes"] < 32 * 2**20  # NumPy itself is not in it

@@ -18,6 +18,7 @@ from harness_onnx.runtime import OnnxRuntime, load_graph
 from onnx import helper, numpy_helper
 
 import harness
+from harness.claims import claims
 from harness.parity import observe, probe_weights
 
 SIZE = harness.LayerSize(5, 6, 2)  # the conformance kit's, so that they share exports
@@ -91,7 +92,7 @@ def rms(array: Any) -> float:
 
 def refusal(monkeypatch: pytest.MonkeyPatch, model: onnx.ModelProto) -> str:
     """What opening a session of this graph is refused with."""
-    monkeypatch.setattr(int8, "filled_graph", lambda *_: model)
+    monkeypatch.setattr(int8, "filled_graph", lambda *_: (model, 0.0))
     with pytest.raises(harness.Unsupported) as caught:
         Int8Runtime().open(harness.Model("somebody", harness.LSTM, "torch", dict), {}, harness.SessionOptions(SIZE))
     assert "\n" not in str(caught.value)
@@ -102,6 +103,18 @@ def test_the_runtime_is_found_and_says_in_what_it_computes() -> None:
     runtime: Any = harness.discover().runtime("onnxruntime-int8")
     assert runtime.frameworks == {"torch"}
     assert runtime.compute_dtype == "int8"
+
+
+def test_a_session_says_how_large_the_graph_is_that_it_runs_which_is_the_one_in_8_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    floats = make([product("x", "w")], values("w", 64, 64), x=("rows", 64))
+    monkeypatch.setattr(int8, "filled_graph", lambda *_: (floats, 0.25))
+    session = Int8Runtime().open(harness.Model("m", harness.LSTM, "torch", dict), {}, harness.SessionOptions(SIZE))
+    said = claims(session)
+    assert said["export_seconds"] == 0.25
+    assert said["size_bytes"] == quantise(floats).ByteSize()
+    assert 64 * 64 < quantise(floats).ByteSize() < floats.ByteSize() / 2  # a byte instead of four for each
 
 
 @pytest.mark.parametrize(
@@ -223,7 +236,7 @@ def test_quantising_leaves_no_file_and_no_log_handler_and_the_graph_as_it_was(
 def test_a_torch_model_is_within_what_8_bits_resolve_or_says_what_stays_in_float(name: str, cache: Path) -> None:
     model = harness.discover().model(name)
     weights, options = probe_weights(model.architecture, SIZE), harness.SessionOptions(SIZE, cache_dir=cache)
-    exported = operators(load_graph(model, options))
+    exported = operators(load_graph(model, options)[0])
     if "GRU" in exported:
         with pytest.raises(harness.Unsupported, match="GRU in its graph would stay in float32"):
             Int8Runtime().open(model, weights, options)

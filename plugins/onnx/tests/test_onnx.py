@@ -19,11 +19,13 @@ import onnx
 import pytest
 from harness_onnx import graph, runtime
 from harness_onnx.runtime import OnnxRuntime
-from harness_onnx.session import DeviceSession, HostSession
+from harness_onnx.session import DeviceSession, Figures, HostSession
 
 import harness
+from harness.claims import claims
 
 SIZE = harness.LayerSize(input_size=5, hidden_size=6, num_layers=1)
+FIGURES = Figures(export_seconds=0.25, size_bytes=2048)
 TORCH_MODELS = [
     entry.name for entry in harness.discover().entries if entry.kind == "model" and entry.value.framework == "torch"
 ]
@@ -216,7 +218,7 @@ def test_a_half_written_file_is_never_read(monkeypatch: pytest.MonkeyPatch, tmp_
     left_by_another.mkdir()
     (left_by_another / "graph.onnx").write_bytes(b"half")
     for _ in range(2):
-        path = runtime.exported(model_without_build(), options, tmp_path)
+        path = runtime.exported(model_without_build(), options, tmp_path).path
         assert onnx.load(path).graph.initializer[0].name == "layer.w"
     assert len(exports) == 1
 
@@ -247,8 +249,9 @@ def test_who_comes_while_another_exports_waits_and_takes_that_graph(
     for thread in threads:
         thread.join(60)
     assert len(exports) == 1
-    assert len(set(found)) == 1
-    assert len(found) == 3
+    assert len({one.path for one in found}) == 1
+    assert [one.seconds > 0 for one in found] == 3 * [True]  # who waited waited too
+    assert runtime.exported(model_without_build(), options, tmp_path).seconds == 0.0
 
 
 def elsewhere(location: str) -> onnx.TensorProto:
@@ -309,8 +312,8 @@ def test_filling_in_takes_the_dtype_of_the_graph() -> None:
     assert value.tolist() == [[0, 2, 4], [1, 3, 5]]
 
 
-def open_echo(kind: type[HostSession] | type[DeviceSession], dtype: str = "float32") -> Any:
-    """A session of one layer, size 2, whose graph made by hand gives what it takes, y being x."""
+def echo_graph(dtype: str) -> onnx.ModelProto:
+    """A graph made by hand of one layer, size 2, that gives what it takes, y being x."""
     element = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     axes: dict[str, tuple[int | str, ...]] = {"x": ("batch", "time", 2), "h_0": (1, "batch", 2), "c_0": (1, "batch", 2)}
     pairs = [("x", "y"), ("h_0", "h_n"), ("c_0", "c_n")]
@@ -321,11 +324,31 @@ def open_echo(kind: type[HostSession] | type[DeviceSession], dtype: str = "float
         [onnx.helper.make_tensor_value_info(made, element, axes[given]) for given, made in pairs],
     )
     opsets = [onnx.helper.make_opsetid("", 18)]
-    loaded = graph.load(onnx.helper.make_model(echo, opset_imports=opsets, ir_version=10), 1, ["CPUExecutionProvider"])
+    return onnx.helper.make_model(echo, opset_imports=opsets, ir_version=10)
+
+
+def open_echo(kind: type[HostSession] | type[DeviceSession], dtype: str = "float32") -> Any:
+    """A session of that graph."""
+    loaded = graph.load(echo_graph(dtype), 1, ["CPUExecutionProvider"])
     options = harness.SessionOptions(harness.LayerSize(2, 2), dtype=dtype)
     if kind is DeviceSession:
-        return DeviceSession(loaded, harness.LSTM, options, ("cpu", 0))
-    return HostSession(loaded, harness.LSTM, options)
+        return DeviceSession(loaded, harness.LSTM, options, FIGURES, ("cpu", 0))
+    return HostSession(loaded, harness.LSTM, options, FIGURES)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_session_says_how_large_the_graph_is_that_it_runs_and_how_long_its_export_was_waited_for(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, tmp_path: Path
+) -> None:
+    asked = echo_graph(dtype)
+    monkeypatch.setattr(runtime, "filled_graph", lambda *_: (asked, 0.25))
+    options = harness.SessionOptions(harness.LayerSize(2, 2), dtype=dtype)
+    session = OnnxRuntime().open(model_without_build(), {}, options)
+    onnx.save(asked, tmp_path / "graph.onnx")
+    said = claims(session)
+    assert said["size_bytes"] == (tmp_path / "graph.onnx").stat().st_size
+    assert said["export_seconds"] == 0.25
+    assert said["compile_seconds"] is None
 
 
 both_sessions = pytest.mark.parametrize("kind", [HostSession, DeviceSession])
@@ -431,7 +454,7 @@ def test_a_torch_model_agrees_with_the_oracle_at_shapes_the_export_never_saw(
 @needs_a_model
 @pytest.mark.parametrize("name", TORCH_MODELS)
 def test_a_graph_holds_a_loop_and_free_axes_and_comes_with_a_record(name: str, cache: Path) -> None:
-    path = runtime.exported(harness.discover().model(name), harness.SessionOptions(SIZE, cache_dir=cache), cache)
+    path = runtime.exported(harness.discover().model(name), harness.SessionOptions(SIZE, cache_dir=cache), cache).path
     exported = onnx.load(path)
     assert not graph.LOOPS.isdisjoint(node.op_type for node in graph.nodes(exported))
     for value in (*exported.graph.input, *exported.graph.output):
@@ -471,7 +494,9 @@ def test_the_weights_of_an_lstm_operator_are_constants_after_optimisation(cache:
     import onnxruntime  # type: ignore[import-untyped]
 
     for name in TORCH_MODELS:
-        path = runtime.exported(harness.discover().model(name), harness.SessionOptions(SIZE, cache_dir=cache), cache)
+        path = runtime.exported(
+            harness.discover().model(name), harness.SessionOptions(SIZE, cache_dir=cache), cache
+        ).path
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
@@ -495,13 +520,18 @@ def test_two_sets_of_weights_use_one_export(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(subprocess, "run", count)
     model = harness.discover().model(TORCH_MODELS[0])
     inputs = random_inputs(model, SIZE, 4, 13)
-    answers = []
+    answers, exporting = [], []
     for seed in (1, 2):
         weights = random_weights(model, seed=seed)
         session = OnnxRuntime().open(model, cast(weights, "float32"), harness.SessionOptions(SIZE, cache_dir=tmp_path))
         answers.append(call(session, inputs))
+        said = claims(session)
+        (path,) = tmp_path.glob("*.onnx")
+        assert said["size_bytes"] == pytest.approx(path.stat().st_size, rel=0.05)  # the file with other weights in it
+        exporting.append(said["export_seconds"])
         assert difference(answers[-1], model.architecture.reference(weights, inputs, SIZE)) < 1e-6
     assert len(started) == 1
+    assert [seconds != 0.0 for seconds in exporting] == [True, False]  # the second found what the first had paid for
     assert difference(*answers) > 0.01
 
 

@@ -20,6 +20,7 @@ from harness_openvino.session import compile_graph
 from onnx import helper, numpy_helper
 
 import harness
+from harness.claims import claims
 
 SIZE = harness.LayerSize(6, 6)
 NOBODY = harness.Model("nobody", harness.LSTM, "torch", build=dict)
@@ -78,7 +79,7 @@ def looping(captured: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
 
 def open_session(monkeypatch: pytest.MonkeyPatch, graph: onnx.ModelProto, **options: Any) -> Any:
     """A session of a graph made by hand."""
-    monkeypatch.setattr(runtime, "filled_graph", lambda *_: graph)
+    monkeypatch.setattr(runtime, "filled_graph", lambda *_: (graph, 0.25))
     return OpenvinoRuntime().open(NOBODY, {}, harness.SessionOptions(SIZE, **options))
 
 
@@ -213,6 +214,20 @@ def test_what_a_call_gave_stays_when_the_session_is_called_again_and_closed(monk
     outputs.y[:] = 7
     with pytest.raises(harness.HarnessError, match="closed"):
         session.prepare(first)
+
+
+def test_a_session_says_what_it_read_how_long_that_was_compiled_and_its_export_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = looping([helper.make_node("Transpose", ["u"], ["turned"])])
+    before = graph.ByteSize()
+    moments = iter([100.0, 102.5])
+    monkeypatch.setattr(runtime, "perf_counter", lambda: next(moments))
+    said = claims(open_session(monkeypatch, graph))
+    assert said["export_seconds"] == 0.25
+    assert said["compile_seconds"] == 2.5
+    assert said["size_bytes"] == graph.ByteSize()
+    assert graph.ByteSize() > before  # the body has copies of the weights now
 
 
 def test_a_loop_that_takes_weights_from_outside_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from harness_torch.process_state import settle_all
+from harness_torch.session import forget_peak
 
 import harness
+from harness.claims import claims
 
 SIZES = [harness.LayerSize(5, 6, 1), harness.LayerSize(5, 6, 2)]
 B, T = 3, 7
@@ -404,6 +406,60 @@ def test_a_training_step_meets_nothing_that_another_layer_changed(eager: Any, mo
     undisturbed = losses()
     changes = [SHARED[what][0] for what in AT_EVERY_CALL]
     assert losses() == undisturbed
+
+
+def test_a_session_needs_none_of_torchs_compiler() -> None:
+    code = (
+        "import sys, harness, numpy as np\n"
+        "model, size = harness.discover().model('torch-lstm'), harness.LayerSize(5, 6)\n"
+        "weights = {n: np.ones(s, np.float32) for n, s in model.architecture.weight_shapes(size).items()}\n"
+        "session = harness.discover().runtime('eager').open(model, weights, harness.SessionOptions(size))\n"
+        "session.fetch(session.run(session.prepare(harness.Inputs(np.ones((2, 3, 5), np.float32)))))\n"
+        "print({'sympy', 'torch._inductor'} & set(sys.modules))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert ran.stdout.strip() == "set()"
+
+
+def test_what_the_device_held_at_most_is_told_where_torch_counts_it_and_not_on_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, eager: Any
+) -> None:
+    model, held = harness.discover().model("torch-lstm"), {"peak": 900}
+
+    def forget(device: torch.device) -> None:
+        held["peak"] = 100
+
+    def not_counted(device: torch.device) -> int:
+        raise RuntimeError("Allocator for cuda is not a DeviceAllocator.")
+
+    monkeypatch.setattr(torch.accelerator, "reset_peak_memory_stats", forget)
+    monkeypatch.setattr(torch.accelerator, "max_memory_allocated", lambda device: held["peak"])
+    session = eager.open(model, random_weights(model, SIZES[0]), harness.SessionOptions(SIZES[0], dtype="float64"))
+    assert set(claims(session).values()) == {None}
+    assert held["peak"] == 900  # not even asked
+    device = torch.device("cuda")  # a name: nothing is placed there
+    forget_peak(device)
+    held["peak"] += 50
+    session._device = device
+    assert claims(session)["peak_device_bytes"] == 150
+    monkeypatch.setattr(torch.accelerator, "max_memory_allocated", not_counted)
+    assert claims(session)["peak_device_bytes"] is None
+    monkeypatch.delattr(torch.accelerator, "max_memory_allocated")  # an older torch
+    assert claims(session)["peak_device_bytes"] is None
+    session.close()
+    assert set(claims(session).values()) == {None}
+
+
+@pytest.mark.skipif(torch.accelerator.current_accelerator() is None, reason="no accelerator is here")
+def test_what_an_accelerator_held_is_at_least_the_weights(eager: Any) -> None:
+    model, size = harness.discover().model("torch-lstm"), harness.LayerSize(64, 256)
+    weights = random_weights(model, size, "float32")
+    device = str(torch.accelerator.current_accelerator())
+    session = eager.open(model, weights, harness.SessionOptions(size, device=device))
+    session.fetch(session.run(session.prepare(random_inputs(model, size, "float32"))))
+    peak = claims(session)["peak_device_bytes"]
+    assert peak is not None
+    assert peak >= sum(array.nbytes for array in weights.values())
 
 
 def test_importing_the_plugin_imports_neither_torch_nor_numpy() -> None:

@@ -16,6 +16,7 @@ returns an object with
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ from harness import BILSTM, LSTM, Model, Runtime, Session, SessionOptions
 
 if TYPE_CHECKING:
     from harness.contract import FloatArray
+
+if importlib.util.find_spec("numba") is None:  # said here, because only what fails at once is told by `harness list`
+    raise ModuleNotFoundError("No module named 'numba'", name="numba")
 
 harness_contract = 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def open_session(model: Model, weights: Mapping[str, FloatArray], options: Sessi
 
     Raises:
         Unsupported: a device other than the CPU, a dtype other than float32 and float64, a model that is not numba code
-            or cannot take weights, no numba that can be imported.
+            or cannot take weights, a numba that cannot be imported.
     """
     if options.device != "cpu":
         raise Unsupported(f"runtime 'jit' runs on the cpu only, not on '{options.device}'; use device cpu")
@@ -39,16 +40,25 @@ def open_session(model: Model, weights: Mapping[str, FloatArray], options: Sessi
         layer.load_parameters(model.to_parameters(exact))
     elif weights:
         raise Unsupported(f"model '{model.name}' has weights but no load_parameters; give its layer that method")
+    compile_seconds = None
     if hasattr(layer, "compile"):
+        began = perf_counter()
         layer.compile()
-    session = JitSession(layer, model.takes_lengths)
+        compile_seconds = perf_counter() - began
+    session = JitSession(layer, model.takes_lengths, compile_seconds)
     return session if model.takes_lengths else ByLength(session)
 
 
 class JitSession:
-    """A layer whose code is compiled, ready to call."""
+    """A layer whose code is compiled, ready to call.
 
-    def __init__(self, layer: Any, takes_lengths: bool) -> None:
+    Attributes:
+        compile_seconds: how long its `compile` took, hardly anything where this process had compiled its code before;
+            None if it has none, so that it is not known when it compiles.
+    """
+
+    def __init__(self, layer: Any, takes_lengths: bool, compile_seconds: float | None = None) -> None:
+        self.compile_seconds = compile_seconds
         self._layer = layer
         self._takes_lengths = takes_lengths
 

@@ -51,13 +51,13 @@ class Int8Runtime:
                 exported or of which a product with weights would stay in float.
             harness.HarnessError: as `OnnxRuntime.open`.
         """
-        from harness_onnx.session import HostSession
+        from harness_onnx.session import Figures, HostSession
 
         if options.device != "cpu":
             raise harness.Unsupported(f"runtime '{self.name}' runs on the cpu only, not on '{options.device}'")
         if options.dtype != "float32":
             raise harness.Unsupported(f"runtime '{self.name}' takes and gives float32, not {options.dtype}")
-        graph = filled_graph(self.name, model, weights, options)
+        graph, export_seconds = filled_graph(self.name, model, weights, options)
         try:
             graph = quantise(graph)
         except Exception as error:  # ONNX Runtime's exceptions share no other base class
@@ -74,7 +74,8 @@ class Int8Runtime:
                 f"model '{model.name}': its graph has no product with weights to quantise; use runtime onnxruntime"
             )
         session = load(graph, options.threads, ["CPUExecutionProvider"])
-        return harness.ByLength(HostSession(session, model.architecture, options))
+        figures = Figures(export_seconds, graph.ByteSize())
+        return harness.ByLength(HostSession(session, model.architecture, options, figures))
 
 
 def quantise(graph: onnx.ModelProto) -> onnx.ModelProto:

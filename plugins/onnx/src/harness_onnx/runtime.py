@@ -11,7 +11,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 try:
@@ -37,6 +39,20 @@ FRAMEWORKS = frozenset({"torch"})
 """What can be exported."""
 
 
+@dataclass(frozen=True)
+class Export:
+    """Where a proved graph lies.
+
+    Attributes:
+        path: the file, which holds all its tensors.
+        seconds: how long it was waited for: for the export that was made, here or by another process at that moment;
+            0.0 where it was found.
+    """
+
+    path: Path
+    seconds: float
+
+
 class OnnxRuntime:
     """ONNX Runtime, for models of the framework `torch`."""
 
@@ -58,12 +74,12 @@ class OnnxRuntime:
             harness.Unsupported: no execution provider fits the device, or the model cannot be exported in the dtype.
             harness.HarnessError: the model itself fails, its parameters do not fit the graph, or an export died.
         """
-        from harness_onnx.session import DeviceSession, HostSession, has_memory
+        from harness_onnx.session import DeviceSession, Figures, HostSession, has_memory
 
         if options.dtype not in ("float32", "float64"):
             raise harness.Unsupported(f"runtime 'onnxruntime' takes float32 and float64, not {options.dtype}")
         provider, kind, index = find_provider(options.device)
-        graph = filled_graph(self.name, model, weights, options)
+        graph, export_seconds = filled_graph(self.name, model, weights, options)
 
         settings = {"device_id": index} if ":" in options.device else {}
         if provider == "CUDAExecutionProvider":
@@ -80,9 +96,10 @@ class OnnxRuntime:
             raise harness.Unsupported(
                 f"device '{options.device}': ONNX Runtime could not start {provider}; check its driver and libraries"
             )
+        figures = Figures(export_seconds, graph.ByteSize())
         if has_memory(kind, int(index)):
-            return harness.ByLength(DeviceSession(session, model.architecture, options, (kind, int(index))))
-        return harness.ByLength(HostSession(session, model.architecture, options))
+            return harness.ByLength(DeviceSession(session, model.architecture, options, figures, (kind, int(index))))
+        return harness.ByLength(HostSession(session, model.architecture, options, figures))
 
 
 def find_provider(device: str) -> tuple[str, str, str]:
@@ -108,8 +125,10 @@ def find_provider(device: str) -> tuple[str, str, str]:
 
 def filled_graph(
     runtime: str, model: harness.Model, weights: Mapping[str, FloatArray], options: harness.SessionOptions
-) -> onnx.ModelProto:
-    """The model's proved graph with these weights in it: what every runtime of exported graphs begins with.
+) -> tuple[onnx.ModelProto, float]:
+    """The model's proved graph with these weights in it, and how many seconds its export was waited for.
+
+    It is what every runtime of exported graphs begins with.
 
     Args:
         runtime: the name of the runtime that asks, for messages.
@@ -120,7 +139,7 @@ def filled_graph(
     """
     if model.framework not in FRAMEWORKS:
         raise harness.Unsupported(f"runtime '{runtime}' takes torch models; '{model.name}' is {model.framework}")
-    graph = load_graph(model, options)
+    graph, export_seconds = load_graph(model, options)
     layer_weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
     parameters = model.to_parameters(layer_weights)
     try:
@@ -130,26 +149,28 @@ def filled_graph(
     forgotten = sorted(parameter_shapes(graph).keys() - parameters.keys())
     if forgotten:
         raise harness.HarnessError(f"model '{model.name}': to_parameters gives no {', '.join(forgotten)}")
-    return graph
+    return graph, export_seconds
 
 
-def load_graph(model: harness.Model, options: harness.SessionOptions) -> onnx.ModelProto:
-    """The model's proved graph, kept in `cache_dir` if there is one.
+def load_graph(model: harness.Model, options: harness.SessionOptions) -> tuple[onnx.ModelProto, float]:
+    """The model's proved graph, kept in `cache_dir` if there is one, and how many seconds its export was waited for.
 
     Raises:
         harness.Unsupported, harness.HarnessError: as `OnnxRuntime.open`. The text names a log, which stays there.
     """
     if options.cache_dir is not None:
         options.cache_dir.mkdir(parents=True, exist_ok=True)
-        return read(exported(model, options, options.cache_dir))
+        found = exported(model, options, options.cache_dir)
+        return read(found.path), found.seconds
     folder = Path(tempfile.mkdtemp(prefix="harness-onnx-"))
-    graph = read(exported(model, options, folder))
+    found = exported(model, options, folder)
+    graph = read(found.path)
     shutil.rmtree(folder)  # not after an error: the log is in it
-    return graph
+    return graph, found.seconds
 
 
-def exported(model: harness.Model, options: harness.SessionOptions, folder: Path) -> Path:
-    """The path of the model's proved graph in a folder, exporting it first if it is not there.
+def exported(model: harness.Model, options: harness.SessionOptions, folder: Path) -> Export:
+    """The model's proved graph in a folder, exporting it first if it is not there.
 
     Of several processes one does so and the others wait for it, where files can be locked. Where not, each works in a
     folder of its own and moves whole files into place, the graph last. A verdict that the model cannot be exported is
@@ -162,12 +183,15 @@ def exported(model: harness.Model, options: harness.SessionOptions, folder: Path
     versions = "-".join(importlib.metadata.version(name) for name in VERSIONS)
     key = f"{model.name}-{size.input_size}x{size.hidden_size}x{size.num_layers}-{options.dtype}-{versions}"
     graph, verdict = folder / f"{key}.onnx", folder / f"{key}.verdict.json"
+    seconds = 0.0
     if not graph.exists() and not verdict.exists():
+        began = perf_counter()
         with alone(folder / f"{key}.lock"):
             if not graph.exists() and not verdict.exists():
                 export_into(model, options, folder, key)
+        seconds = perf_counter() - began
     if graph.exists():
-        return graph
+        return Export(graph, seconds)
     found = json.loads(verdict.read_text())
     kind = harness.Unsupported if found["unsupported"] else harness.HarnessError
     raise kind(f"model '{model.name}': {found['reason']}; log: {folder / key}.log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import onnxruntime  # type: ignore[import-untyped]
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     Bound = tuple[onnxruntime.IOBinding, Feed]  # a binding borrows the arrays; who holds it holds them
 
 
+@dataclass(frozen=True)
+class Figures:
+    """What a session says of itself (see `harness.Session`).
+
+    Attributes:
+        export_seconds: how long opening it waited for the export; 0.0 where that was found.
+        size_bytes: of the graph that was loaded, weights included: what it is as one file, which needs no other.
+    """
+
+    export_seconds: float
+    size_bytes: int
+
+
 class HostSession:
     """Arrays stay in the host's memory: a call is ONNX Runtime's own `session.run(names, feed)` and costs the same."""
 
@@ -25,7 +39,9 @@ class HostSession:
         session: onnxruntime.InferenceSession,
         architecture: harness.Architecture,
         options: harness.SessionOptions,
+        figures: Figures,
     ) -> None:
+        self.export_seconds, self.size_bytes = figures.export_seconds, figures.size_bytes
         self._session = session
         self._feeder: Feeder | Closed = Feeder(architecture, options)
         self._outputs = output_names(architecture)
@@ -56,8 +72,10 @@ class DeviceSession:
         session: onnxruntime.InferenceSession,
         architecture: harness.Architecture,
         options: harness.SessionOptions,
+        figures: Figures,
         device: tuple[str, int],
     ) -> None:
+        self.export_seconds, self.size_bytes = figures.export_seconds, figures.size_bytes
         self._session = session
         self._feeder: Feeder | Closed = Feeder(architecture, options)
         self._outputs = output_names(architecture)

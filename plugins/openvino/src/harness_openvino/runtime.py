@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from harness_onnx.runtime import FRAMEWORKS, filled_graph
@@ -40,7 +41,7 @@ class OpenvinoRuntime:
                 uses here, a model that cannot be exported, or whose graph OpenVINO does not take.
             harness.HarnessError: the model itself fails, its parameters do not fit the graph, or an export died.
         """
-        from harness_openvino.session import OpenvinoSession, compile_graph, core
+        from harness_openvino.session import Figures, OpenvinoSession, compile_graph, core
 
         if options.device != "cpu":
             found = ", ".join(core().available_devices)
@@ -53,21 +54,26 @@ class OpenvinoRuntime:
                 f"runtime '{self.name}' takes float32, not {options.dtype}: OpenVINO computes float64 in float32 on a "
                 "cpu; use dtype float32"
             )
-        graph = filled_graph(self.name, model, weights, options)
+        graph, export_seconds = filled_graph(self.name, model, weights, options)
         close_bodies(graph)
+        text = graph.SerializeToString()
+        core()  # what importing OpenVINO takes is not compiling
+        began = perf_counter()
         try:
-            compiled = compile_graph(graph.SerializeToString(), options.threads)
+            compiled = compile_graph(text, options.threads)
         except RuntimeError as error:
             raise harness.Unsupported(
                 f"model '{model.name}': OpenVINO does not take its graph: {reason(error)}; use runtime onnxruntime"
             ) from error
+        compile_seconds = perf_counter() - began
         threads = compiled.get_property("INFERENCE_NUM_THREADS")
         if threads != options.threads:
             raise harness.Unsupported(
                 f"runtime '{self.name}': OpenVINO uses {threads} threads here where {options.threads} are asked for; "
                 f"use --threads {threads}"
             )
-        return harness.ByLength(OpenvinoSession(compiled, model.architecture, options))
+        figures = Figures(export_seconds, compile_seconds, len(text))
+        return harness.ByLength(OpenvinoSession(compiled, model.architecture, options, figures))
 
 
 def reason(error: RuntimeError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness_onnx.feeder import Closed, Feeder
@@ -49,6 +50,21 @@ def compile_graph(graph: bytes, threads: int) -> openvino.CompiledModel:
     return core().compile_model(core().read_model(graph), "CPU", settings)
 
 
+@dataclass(frozen=True)
+class Figures:
+    """What a session says of itself (see `harness.Session`).
+
+    Attributes:
+        export_seconds: how long opening it waited for the export; 0.0 where that was found.
+        compile_seconds: how long OpenVINO read and compiled the graph; what it prepares in a first call is not in it.
+        size_bytes: of the graph that OpenVINO read, weights included, which needs no other file.
+    """
+
+    export_seconds: float
+    compile_seconds: float
+    size_bytes: int
+
+
 class OpenvinoSession:
     """A call copies no input; its outputs are copied out of OpenVINO's memory, which the next call writes anew."""
 
@@ -57,7 +73,10 @@ class OpenvinoSession:
         compiled: openvino.CompiledModel,
         architecture: harness.Architecture,
         options: harness.SessionOptions,
+        figures: Figures,
     ) -> None:
+        self.export_seconds, self.compile_seconds = figures.export_seconds, figures.compile_seconds
+        self.size_bytes = figures.size_bytes
         self._request: Any = compiled.create_infer_request()
         self._feeder: Feeder | Closed = Feeder(architecture, options)
         self._outputs = [compiled.output(name) for name in output_names(architecture)]

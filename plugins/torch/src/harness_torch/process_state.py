@@ -28,5 +28,6 @@ def settle_all(threads: int) -> None:
     torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark = True, False
     torch.backends.cudnn.deterministic = False
     torch.backends.mkldnn.enabled = True  # type: ignore[assignment]  # a property, to torch's own checker
-    torch.use_deterministic_algorithms(False)
+    if torch.are_deterministic_algorithms_enabled():  # setting it imports torch's compiler: 1.5 s, 70 MiB
+        torch.use_deterministic_algorithms(False)
     torch.autograd.set_detect_anomaly(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,14 @@ class EagerSession:
         self._dtype = options.dtype
         self._threads = options.threads
         self._is_asynchronous = device.type != "cpu"
+
+    @property
+    def peak_device_bytes(self) -> int | None:
+        """The most memory that all of torch's tensors have held on the device since a session was last opened there.
+
+        None on the CPU, and for a device whose memory torch does not count.
+        """
+        return peak_device_bytes(self._device)
 
     def prepare(self, inputs: harness.Inputs) -> tuple[Any, ...]:
         """The layer's arguments on the device: (x, state), and lengths if there are any."""
@@ -83,6 +92,7 @@ def open_layer(
     settle_all(options.threads)
     layer = build(model, options.size)
     settle_all(options.threads)  # after the model's own code
+    forget_peak(device)
     try:
         layer.to(device, DTYPES[options.dtype])  # before the weights come, so that they are not rounded on the way
     except TypeError as error:  # some accelerators have no float64
@@ -145,6 +155,21 @@ def find_device(runtime: str, name: str) -> torch.device:
     if name not in here:
         raise harness.Unsupported(f"runtime '{runtime}' finds no device '{name}' here; choose one of {', '.join(here)}")
     return torch.device(name)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Let the peak of the device's memory begin at what it holds now, where torch counts it."""
+    if device.type != "cpu":
+        with suppress(AttributeError, NotImplementedError, RuntimeError):
+            torch.accelerator.reset_peak_memory_stats(device)
+
+
+def peak_device_bytes(device: torch.device) -> int | None:
+    """The most memory that torch's tensors have held on the device since `forget_peak`; None if that is not counted."""
+    if device.type != "cpu":
+        with suppress(AttributeError, NotImplementedError, RuntimeError):
+            return int(torch.accelerator.max_memory_allocated(device)) or None
+    return None
 
 
 def to_tensor(array: Array, device: torch.device, dtype: str) -> Tensor:
