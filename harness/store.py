@@ -15,7 +15,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -38,8 +38,8 @@ STATUSES = {
     "for a training step, its gradients are wrong; an audit of the timed calls failed; or it computes in fewer bits "
     "and loses too much accuracy",
     "unsupported": "the runtime says it cannot do this, with its reason",
-    "failed": "an exception, with its type, message and last frames; more output than `worker_output_mib`; or work "
-    "that goes on after a call has returned",
+    "failed": "an exception, with its type, message and last frames; more output than `worker_output_mib`; work that "
+    "goes on after a call has returned; or a machine too busy to offer a load in time",
     "crashed": "the worker process died, with the signal or exit code",
     "timed-out": "took longer than `trial_seconds`",
     "out-of-memory": "held more memory than `worker_memory_gib`, or could get no more",
@@ -64,6 +64,10 @@ GRADIENT_COLUMNS = ["trial", "process", "what", "error", "allowed", "expected"]
 AUDIT_COLUMNS = ["trial", "process", "audit", "value", "allowed", "problem"]
 SCORE_COLUMNS = ["trial", "metric", "score", "trivial_score", "rows", "trainer_score", "agreeing_rows"]
 CURVE_COLUMNS = ["trial", "step", "epoch", "training_loss", "score"]
+LOAD_COLUMNS = [
+    *("trial", "slice", "probe", "rate_per_s", "streams", "requests", "bound_s", "p50_s", "p99_s", "p99_bound_s"),
+    *("misses", "generator_p99_s", "mean_batch", "busy_s", "real_time_factor", "verdict"),
+]
 INSTANCE_COLUMNS = ["trial", "slice", "process", "instance", "warmup_calls", "is_steady", "rows", "steps"]
 PROCESS_COLUMNS = [
     *("slice", "process", "task", "runtime", "python", "started_s", "seconds"),
@@ -81,11 +85,13 @@ FLOAT_COLUMNS = {
     "scores": ["score", "trivial_score", "trainer_score"],
     "curves": ["epoch", "training_loss", "score"],
     "instances": [],
+    "loads": [name for name in LOAD_COLUMNS if name.endswith("_s")] + ["mean_batch", "real_time_factor"],
 }
 WHOLE_COLUMNS = {
     "costs": ["batch", "time"],
     "scores": ["agreeing_rows"],
     "instances": ["slice", "process", "instance", "warmup_calls", "rows", "steps"],
+    "loads": ["slice", "probe", "streams", "requests", "misses"],
 }
 ROOM_BYTES = 4 * 2**20  # more than the weights of a training that only just failed
 LARGEST_WHOLE = 2**53  # up to here a float can count
@@ -220,6 +226,7 @@ class Run:
         resumptions: one record per time the run was resumed: when, and what had changed.
         damage: what of the folder cannot be read, one sentence each; everything else is there.
         missing: the planned trials that have no record, because the run ended before they did.
+        loads: one row per load that was offered: latencies from the arrival, and whether it was sustained.
     """
 
     path: Path
@@ -238,6 +245,7 @@ class Run:
     resumptions: tuple[dict[str, Any], ...] = ()
     damage: tuple[str, ...] = ()
     missing: frozenset[str] = frozenset()
+    loads: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LOAD_COLUMNS))
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -258,6 +266,13 @@ class Run:
         from harness.tables import calibration
 
         return calibration(self)
+
+    @cached_property
+    def capacity(self) -> pd.DataFrame:
+        """One row per load trial: the highest load that is sustained (see `harness.capacity`)."""
+        from harness.capacity import capacity
+
+        return capacity(self)
 
     @cached_property
     def latency(self) -> pd.DataFrame:
@@ -315,6 +330,7 @@ def _derive(folder: Path, described: tuple[dict[str, Any], str], contents: Conte
         tuple(records.resumptions),
         tuple(records.damage),
         frozenset(records.planned.keys() - records.ends.keys()),
+        _numbers(rows["loads"], LOAD_COLUMNS, FLOAT_COLUMNS["loads"]).astype({"streams": "Int64"}),
     )
 
 

@@ -399,7 +399,7 @@ def _trainer_status(trained: dict[str, Any], groups: Mapping[Any, list[dict[str,
 
 def _parity_columns(trials: Sequence[dict[str, Any]], checks: Sequence[pd.DataFrame]) -> dict[str, Any]:
     status = next(trial["status"] for trial in trials if trial["kind"] == "parity")
-    forward = [trial for trial in trials if trial["kind"] == "latency" and trial["scenario"] != "training-step"]
+    forward = [t for t in trials if t["kind"] in ("latency", "load") and t["scenario"] != "training-step"]
     if status == "ok" and any(trial["status"] == "wrong" for trial in forward):
         status = "wrong"  # it passed at first and failed beside the clock
     row = {"parity": status, "parity_ratio": math.nan, "parity_max_abs_error": math.nan, "yardstick": None}

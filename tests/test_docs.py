@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 import harness
-from harness import cli, hookspecs, samples, store, suite, tables
+from harness import capacity, cli, hookspecs, samples, store, suite, tables
 from harness.catalog import Catalog, Entry, Plugin
 from harness.engine.run import Preflight
 from harness.journal import read_journal
@@ -112,6 +112,8 @@ SUITE_KEYS = {
     **{f"layer.{name}": field for name, field in suite.Layer.model_fields.items()},
     **{f"latency.{name}": field for name, field in suite.Latency.model_fields.items()},
     **{f"sweep.{name}": field for name, field in suite.Sweep.model_fields.items()},
+    **{f"stream.{name}": field for name, field in suite.Stream.model_fields.items()},
+    **{f"server.{name}": field for name, field in suite.Server.model_fields.items()},
 }
 NUMBERS = {name: field.default for name, field in SUITE_KEYS.items() if isinstance(field.default, int | float)}
 
@@ -155,6 +157,8 @@ class TestTheTablesPage:
             ("processes", store.PROCESS_COLUMNS),
             ("latency", tables.LATENCY_COLUMNS),
             ("calibration", tables.CALIBRATION_COLUMNS),
+            ("loads", store.LOAD_COLUMNS),
+            ("capacity", capacity.CAPACITY_COLUMNS),
         ],
     )
     def test_names_every_column_in_order_and_no_other(self, heading: str, columns: list[str]) -> None:

@@ -44,12 +44,14 @@ OURS: dict[str, set[str]] = {
     "forecast": {"plan"},
     "journal": {"contract"},
     "samples": {"contract"},
-    "store": {"contract", "journal", "samples", "tables"},
+    "store": {"capacity", "contract", "journal", "samples", "tables"},
     "resumption": {"contract"},
     "tables": {"audits", "contract", "estimates", "stats", "store", "suite", "verdicts"},
+    "capacity": {"estimates", "stats", "store", "tables"},
     "formatting": {"contract"},
     "shapes": {"contract", "formatting", "store", "tables"},
-    "report": {"contract", "formatting", "rounding", "shapes", "stats", "store", "tables"},
+    "load_report": {"capacity", "estimates", "formatting", "shapes", "store", "tables"},
+    "report": {"contract", "formatting", "load_report", "rounding", "shapes", "stats", "store", "tables"},
     "compare": {"contract", "estimates", "formatting", "samples", "stats", "store", "tables", "verdicts"},
     "compare_report": {"compare", "formatting"},
     "notices": set(),
@@ -57,7 +59,9 @@ OURS: dict[str, set[str]] = {
     "terminal": {"contract", "formatting", "notices", "report", "store", "tables"},
     "engine": set(),
     "engine.noise": set(),
-    "engine.timing": {"contract", "engine.noise"},
+    "engine.timing": {"contract", "engine.noise", "parity"},
+    "engine.arrivals": {"estimates", "stats"},
+    "engine.serving": {"contract", "engine.arrivals", "engine.timing", "parity"},
     "engine.accuracy": {"contract"},
     "engine.lengths": {"contract", "engine.timing"},
     "engine.process_tree": set(),
@@ -66,9 +70,17 @@ OURS: dict[str, set[str]] = {
     "engine.watch": {"engine.process_tree"},
     "engine.protocol": {"contract"},
     "engine.worker": {
-        *("architectures", "audits", "catalog", "contract", "description", "engine.accuracy", "engine.audit"),
-        "engine.lengths",
-        *("engine.process_state", "engine.protocol", "engine.timing", "environment", "gradients", "parity", "testing"),
+        *("architectures", "audits", "catalog", "contract", "description", "engine.accuracy", "engine.arrivals"),
+        *(
+            "engine.audit",
+            "engine.lengths",
+            "engine.process_state",
+            "engine.protocol",
+            "engine.serving",
+            "engine.timing",
+            "environment",
+        ),
+        *("gradients", "parity", "testing"),
     },
     "engine.replies": {"audits", "engine.noise", "gradients", "parity"},
     "engine.process": {"engine.process_tree", "engine.protocol", "engine.replies", "engine.watch"},
@@ -87,9 +99,13 @@ OURS: dict[str, set[str]] = {
         *("audits", "engine.context", "engine.process", "engine.verification", "estimates", "parity", "plan"),
         *("samples", "stats"),
     },
+    "engine.load": {
+        *("audits", "engine.arrivals", "engine.context", "engine.process", "engine.verification", "estimates"),
+        *("parity", "plan", "stats"),
+    },
     "engine.run": {
-        *("", "catalog", "contract", "engine.context", "engine.measurement", "engine.process", "engine.scoring"),
-        *("engine.verification", "environment", "plan", "store"),
+        *("", "catalog", "contract", "engine.context", "engine.load", "engine.measurement", "engine.process"),
+        *("engine.scoring", "engine.verification", "environment", "plan", "store"),
     },
     "running": {
         *("catalog", "contract", "engine.run", "engine.survey", "environment", "forecast", "journal", "notices"),
@@ -119,7 +135,7 @@ THEIRS: dict[str, set[str]] = {
     "click": {"cli", "notices", "options", "running"},
     "rich": {"terminal"},
     "pytest": {"testing"},
-    "pandas": {"compare", "report", "samples", "shapes", "store", "tables", "terminal"},
+    "pandas": {"capacity", "compare", "report", "samples", "shapes", "store", "tables", "terminal"},
     "scipy": {"stats"},
     "pluggy": {"catalog", "hookspecs"},
     "pydantic": {"engine.replies", "suite"},
@@ -132,8 +148,10 @@ THEIRS: dict[str, set[str]] = {
             "compare",
             "contract",
             "engine.accuracy",
+            "engine.arrivals",
             "engine.audit",
             "engine.lengths",
+            "engine.serving",
             "engine.timing",
             "engine.worker",
             "gradients",
@@ -216,7 +234,18 @@ def test_the_contract_and_the_hooks_import_nothing_slow_but_to_name_types() -> N
 
 
 def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine() -> None:
-    outward = {"cli", "compare", "compare_report", "report", "running", "tables", "terminal", "verdicts"}
+    outward = {
+        "capacity",
+        "cli",
+        "compare",
+        "compare_report",
+        "load_report",
+        "report",
+        "running",
+        "tables",
+        "terminal",
+        "verdicts",
+    }
     for module in MODULES:
         found = below_harness(imports(MODULES[module]))
         if module.startswith("engine"):

@@ -217,7 +217,7 @@ def test_a_run_gives_the_same_bytes_again_and_again_after_its_derived_files_were
         f"{name}.csv"
         for name in (
             *("summary", "latency", "calibration", "trials", "parity", "costs", "gradients", "audits", "scores"),
-            *("curves", "instances", "processes"),
+            *("curves", "instances", "processes", "loads", "capacity"),
         )
     }
     assert derived() == first

@@ -121,12 +121,12 @@ class Worker:
         compiled = getattr(session, "compile_seconds", None)
         return {"first_call_s": seconds, "compile_s": None if compiled is None else float(compiled)}
 
-    def parity(self, key: str, shapes: list[tuple[int, int]]) -> list[dict[str, Any]]:
-        """Observe the open session over the grid, and at these (batch, time) shapes."""
+    def parity(self, key: str, shapes: list[tuple[int, int]], chunk_steps: int | None = None) -> list[dict[str, Any]]:
+        """Observe the open session over the grid, at these (batch, time) shapes, and in chunks of so many steps."""
         from harness import parity
 
         session, (model, _, options, weights) = self._open[key]
-        architecture, size, cases = model.architecture, options.size, parity.cases_of(shapes)
+        architecture, size, cases = model.architecture, options.size, parity.cases_of(shapes, chunk_steps)
 
         def reference(exact: Any, inputs: Any, size: Any) -> Any:
             at = (architecture.name, size, options.dtype, inputs.x.shape, inputs.x.tobytes(), inputs.state is None)
@@ -169,6 +169,7 @@ class Worker:
         compute_dtype: str,
         model: str = "",
         built_in: str = "",
+        chunk_steps: int | None = None,
     ) -> list[dict[str, Any]]:
         """Observe the oracle's own equations in a dtype, or rounded to another, over the same cases as `parity`.
 
@@ -181,7 +182,7 @@ class Worker:
         core = next((known for known in BUILT_IN if known.name == built_in), None)
         architecture, layer = core or self._catalog.model(model).architecture, LayerSize(**size)
         weights = parity.probe_weights(architecture, layer, dtype)
-        cases = parity.cases_of(shapes)
+        cases = parity.cases_of(shapes, chunk_steps)
         found = parity.observe_equations(architecture, weights, layer, dtype, cases, compute_dtype)
         return [asdict(o) for o in found]
 
@@ -286,23 +287,55 @@ class Worker:
     def _evidence(self, point: dict[str, Any], steps: int, samples: list[Sample], witness: Witness) -> Evidence:
         """What was seen beside a point's calls; its kept outputs are held against the oracle here, after timing."""
         from harness.audits import Evidence
-        from harness.engine.audit import flops_of, peak_flops_per_s, witnessed
+        from harness.engine.audit import flops_of, witnessed
 
         _, (model, _, options, weights) = self._open[point["key"]]
         counted = [s.elapsed_s for s in samples if s.boundary == "compute" and s.call > 0]
-        if options.device == "cpu" and options.dtype not in self._peaks:
-            self._peaks[options.dtype] = peak_flops_per_s(options.dtype, options.threads)
         outputs, changed, moved = witnessed(witness, model.architecture, weights, options)
         return Evidence(
             compute_s=statistics.median(counted) if counted else 0.0,
             around_s=statistics.median(witness.around_s) if witness.around_s else 0.0,
             moved_bytes=moved,
             flops=flops_of(weights, 1, steps) if steps else flops_of(weights, point["batch"], point["time"]),
-            peak_flops_per_s=self._peaks.get(options.dtype),
+            peak_flops_per_s=self._peak(options),
             repeated_s=statistics.median(witness.repeated_s) if witness.repeated_s else None,
             outputs=outputs,
             changed_inputs=changed,
         )
+
+    def unloaded(self, key: str, scenario: str, time: int, most_batch: int, task: str, seed: int) -> dict[str, float]:
+        """Warm an open session up, and how long it serves one request, end to end, while no other waits."""
+        from harness.engine import serving
+
+        subject = self._subject("unloaded", key, scenario, 1, time, task, seed, None)
+        return {"service_s": serving.unloaded(subject, most_batch, seed, perf_counter_ns)}
+
+    def under_load(self, key: str, time: int, load: dict[str, Any]) -> dict[str, Any]:
+        """Offer an open session a load, an `arrivals.Load`; the latencies, and one `audits.Evidence`."""
+        from harness.audits import Evidence
+        from harness.engine import arrivals, serving
+        from harness.engine.audit import flops_of, witnessed
+
+        session, (model, _, options, weights) = self._open[key]
+        began = perf_counter_ns()
+        own = model.architecture, time, options.size, options.dtype
+        served, delays, witness = serving.under_load(session, *own, arrivals.Load(**load), perf_counter_ns)
+        calls, busy_s = arrivals.work(served)
+        outputs, changed, moved = witnessed(witness, model.architecture, weights, options)
+        evidence = Evidence(
+            compute_s=busy_s,
+            around_s=0.0,
+            moved_bytes=moved,
+            flops=flops_of(weights, len(served), time),
+            peak_flops_per_s=self._peak(options),
+            repeated_s=None,
+            outputs=outputs,
+            changed_inputs=changed,
+            worker_s=(perf_counter_ns() - began) / 1e9,
+        )
+        latencies = [request.latency_s for request in served]
+        seen = {"latencies_s": latencies, "delays_s": delays, "calls": calls, "busy_s": busy_s}
+        return {**seen, "evidence": asdict(evidence)}
 
     def finish_timing(self) -> dict[str, Any]:
         """What happened on the machine since `start_timing`, and what canary and empty calls took meanwhile."""
@@ -342,12 +375,15 @@ class Worker:
         data_dir: str | None,
     ) -> Any:
         from harness.contract import RAGGED_SCENARIOS
-        from harness.engine import accuracy, lengths, timing
+        from harness.engine import accuracy, lengths, serving, timing
 
         session, (model, runtime, options, weights) = self._open[key]
         if scenario in RAGGED_SCENARIOS:
             real = lengths.real_lengths(task, self._task_data(task, data_dir).test, batch)
             return lengths.lengths_subject(name, session, real, batch, scenario, options.size, options.dtype, seed)
+        if scenario == "stream":
+            own = model.architecture, time, options.size, options.dtype
+            return serving.stream_subject(name, session, *own, seed)
         if scenario != "training-step":
             return timing.session_subject(name, session, batch, time, options.size, options.dtype, seed)
         spec = self._catalog.task(task)
@@ -357,6 +393,14 @@ class Worker:
         trainer = self._trainers[key] = runtime.open_trainer(model, weights | head, spec.kind, recipe, options)
         batches = accuracy.training_batches(spec, seed, timing.DISTINCT_BATCHES, options.dtype)
         return timing.trainer_subject(name, trainer, batches)
+
+    def _peak(self, options: SessionOptions) -> float | None:
+        """What NumPy's matrix product attains in this process, in FLOP/s; None where sessions run elsewhere."""
+        from harness.engine.audit import peak_flops_per_s
+
+        if options.device == "cpu" and options.dtype not in self._peaks:
+            self._peaks[options.dtype] = peak_flops_per_s(options.dtype, options.threads)
+        return self._peaks.get(options.dtype)
 
     def _variant(
         self,
