@@ -104,6 +104,19 @@ def examine(
     return [finding for finding in findings if finding is not None]
 
 
+def examine_served(evidence: Sequence[Evidence], yardstick: Sequence[Observation], compute_dtype: str) -> list[Finding]:
+    """The findings of those audits that can be made of requests served under a load, beside `rest`.
+
+    Args:
+        evidence: one a load that was offered, at least one; `compute_s` is what all its calls took together, and
+            `flops` what they all computed.
+        yardstick, compute_dtype: as in `examine`.
+    """
+    findings = [_outputs(evidence, yardstick, compute_dtype), _inputs(evidence)]
+    findings += [_bound(evidence, BOUND_FACTOR * PEAK_FACTORS.get(compute_dtype, 1.0)), _clock(evidence)]
+    return [finding for finding in findings if finding is not None]
+
+
 def rest(busy_cores: float) -> Finding:
     """Whether a worker rests while nothing is asked of it."""
     text = (

@@ -314,7 +314,7 @@ def compare(base: Path, new: Path, allow_different: bool, out: Path | None) -> N
     from harness.compare import compare as compare_runs
     from harness.compare import load_side
     from harness.compare_report import comparison_lines, comparison_markdown
-    from harness.store import write_atomically
+    from harness.journal import write_atomically
     from harness.terminal import tell_damage
 
     sides = load_side(base), load_side(new)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from harness import stats
 
 Key = tuple[int, int, int]  # slice, process, instance
+SUSTAINED, NOT_SUSTAINED, REFUSED = "sustained", "not sustained", "refused"  # of a load that was offered
 
 
 def latency(medians: Mapping[Key, float]) -> stats.LogMean:
@@ -44,6 +45,19 @@ def ratio(own: Mapping[Key, float], base: Mapping[Key, float]) -> stats.LogMean 
     mine, theirs = _by_slice(own), _by_slice(base)
     slices = sorted(mine.keys() & theirs.keys())
     return stats.unit_mean([mine[k] - theirs[k] for k in slices], "slice") if slices else None
+
+
+def highest_load(probes: Sequence[tuple[float, str]]) -> float | None:
+    """The highest load that one worker sustained; 0 if it sustained none, None if its search came to no end.
+
+    A search ends with a load that was judged. If its last probe was refused, the generator was too late to go on.
+
+    Args:
+        probes: each load with its verdict, in the order they were tried.
+    """
+    if not probes or probes[-1][1] == REFUSED:
+        return None
+    return max((load for load, verdict in probes if verdict == SUSTAINED), default=0.0)
 
 
 def half_width(interval: stats.Estimate) -> float:

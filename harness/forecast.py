@@ -11,6 +11,7 @@ PARITY_SECONDS = 5.0  # of one variant: a fresh worker, its framework imported, 
 START_SECONDS = 3.0  # of one worker that times
 POINT_SECONDS = 0.12  # of one point in one instance: opening, checking twice, and what is no measuring
 MEASURED_SHARE = 3.0  # of `latency.seconds`: a warm-up and two boundaries, each about as long
+PROBES = 8.0  # of a worker that looks for its limit, some of them overloaded and so longer
 
 
 def latency_seconds(plan: Plan) -> float:
@@ -32,10 +33,18 @@ def latency_seconds(plan: Plan) -> float:
     return total
 
 
+def load_seconds(plan: Plan) -> float:
+    """About how long the loads of a plan take; slow variants, of which few requests come a second, take longer."""
+    suite = plan.suite
+    probe = {"server": suite.server.probe_seconds, "stream": suite.stream.probe_seconds}
+    workers = [START_SECONDS + PROBES * probe[trial.scenario or ""] for trial in plan.of("load")]
+    return suite.latency.slices * sum(workers)
+
+
 def forecast(plan: Plan) -> str:
     """One line: how many trials, about how long, and what that leaves out."""
     kinds = Counter(trial.kind for trial in plan.trials)
-    minutes = (PARITY_SECONDS * kinds["parity"] + latency_seconds(plan)) / 60
+    minutes = (PARITY_SECONDS * kinds["parity"] + latency_seconds(plan) + load_seconds(plan)) / 60
     time = f"about {minutes:.0f} min" if minutes >= 1.5 else "about a minute"
     trainings = {(t.trained_by, t.task, t.seed) for t in plan.of("accuracy") if t.trained_by}
     besides = f" and {len(trainings)} training{'s' * (len(trainings) > 1)}" if trainings else ""

@@ -182,6 +182,22 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file whole and safe from a loss of power, or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    sync_folder(path.parent)
+
+
 def read_json(text: bytes) -> Any:
     """Parse JSON from outside: whatever is wrong with it, too deep included, is a ValueError."""
     try:

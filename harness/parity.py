@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 YARDSTICK_FACTOR = 2.0  # a variant may round twice as badly as torch.nn.LSTM in the same dtype
 ULPS = 4.0  # plus this many units in the last place of the reference's own size
 EQUATIONS = "equations"  # the yardstick's name where no yardstick model is installed
+CHUNKS = 4  # of a sequence that is run in chunks: the first without a state, and more than one after a carried one
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +33,22 @@ class Case:
         batch, time: B and T.
         state: a random initial state, its parts unequal; otherwise zeros by default.
         padding: every row has its own length, and garbage behind it.
+        chunk_steps: the session gets so many steps a call, and the state that a call gave with the next; None: all in
+            one call. The oracle gets the whole.
     """
 
     batch: int
     time: int
     state: bool = True
     padding: bool = False
+    chunk_steps: int | None = None
 
     @property
     def name(self) -> str:
         """The case in words, for tables."""
         state = "random state" if self.state else "no state"
-        return f"batch {self.batch}, time {self.time}, {state}{', padding' if self.padding else ''}"
+        chunks = f", in chunks of {self.chunk_steps}" if self.chunk_steps else ""
+        return f"batch {self.batch}, time {self.time}, {state}{', padding' if self.padding else ''}{chunks}"
 
 
 GRID = (
@@ -114,9 +119,17 @@ def case_inputs(case: Case, architecture: Architecture, size: LayerSize, dtype: 
     return Inputs(x.astype(dtype), state, lengths)
 
 
-def cases_of(shapes: Sequence[tuple[int, int]]) -> list[Case]:
-    """The grid, and the (batch, time) shapes that will be timed, without repeats."""
-    return list(dict.fromkeys([*GRID, *(Case(batch, time, state=False) for batch, time in shapes)]))
+def cases_of(shapes: Sequence[tuple[int, int]], chunk_steps: int | None = None) -> list[Case]:
+    """The grid, and the (batch, time) shapes that will be timed, without repeats.
+
+    Args:
+        shapes: the shapes.
+        chunk_steps: of chunks that will be timed with their state carried; None if none will be.
+    """
+    timed = [Case(batch, time, state=False) for batch, time in shapes]
+    if chunk_steps:
+        timed.append(Case(1, CHUNKS * chunk_steps, state=False, chunk_steps=chunk_steps))
+    return list(dict.fromkeys([*GRID, *timed]))
 
 
 def observe(
@@ -138,12 +151,36 @@ def observe(
     observations: list[Observation] = []
     for case in cases:
         inputs = case_inputs(case, architecture, size, dtype)
-        kept = _copy(inputs)
-        outputs = session.fetch(session.run(session.prepare(inputs)))
-        if not _same(inputs, kept):
-            raise HarnessError(f"the session changed its inputs ({case.name}); it must leave them as they were")
+        kept = copied(inputs)
+        outputs = _in_chunks(session, architecture, inputs, case) if case.chunk_steps else _call(session, inputs, case)
         observations.extend(compare(case.name, architecture, outputs, architecture.reference(exact, kept, size), dtype))
     return observations
+
+
+def _call(session: Session, inputs: Inputs, case: Case) -> Outputs:
+    kept = copied(inputs)
+    outputs = session.fetch(session.run(session.prepare(inputs)))
+    if not same(inputs, kept):
+        raise HarnessError(f"the session changed its inputs ({case.name}); it must leave them as they were")
+    return outputs
+
+
+def _in_chunks(session: Session, architecture: Architecture, inputs: Inputs, case: Case) -> Outputs:
+    """What a session gives for a sequence in pieces: y of all of them side by side, and the last state.
+
+    A piece that has no time axis or no whole state is given as it is, and fails where outputs are compared.
+    """
+    assert case.chunk_steps
+    pieces: list[Array] = []
+    state = inputs.state
+    for start in range(0, case.time, case.chunk_steps):
+        outputs = _call(session, Inputs(inputs.x[:, start : start + case.chunk_steps].copy(), state), case)
+        is_whole = isinstance(outputs, Outputs) and len(outputs.state) == len(architecture.state_names)
+        if not is_whole or not isinstance(outputs.y, np.ndarray) or outputs.y.ndim != 3:
+            return outputs
+        pieces.append(outputs.y)
+        state = outputs.state
+    return Outputs(np.concatenate(pieces, axis=1), outputs.state)
 
 
 def exact_weights(weights: Mapping[str, FloatArray], dtype: str) -> dict[str, FloatArray]:
@@ -314,10 +351,12 @@ def _arrays(inputs: Inputs) -> list[Array]:
     return [array for array in (inputs.x, *(inputs.state or ()), inputs.lengths) if array is not None]
 
 
-def _copy(inputs: Inputs) -> Inputs:
+def copied(inputs: Inputs) -> Inputs:
+    """The same inputs in arrays of their own."""
     state = None if inputs.state is None else tuple(part.copy() for part in inputs.state)
     return Inputs(inputs.x.copy(), state, None if inputs.lengths is None else inputs.lengths.copy())
 
 
-def _same(a: Inputs, b: Inputs) -> bool:
+def same(a: Inputs, b: Inputs) -> bool:
+    """Are two inputs of one shape equal, states and lengths too?"""
     return all(np.array_equal(one, other) for one, other in zip(_arrays(a), _arrays(b), strict=True))

@@ -56,7 +56,7 @@ class Trial:
 
     Attributes:
         id: unique in the run and safe as a file name.
-        kind: `parity`, `accuracy`, `latency` or `calibration` (the baseline once more, beside itself).
+        kind: `parity`, `accuracy`, `latency`, `load` or `calibration` (the baseline once more, beside itself).
         variant, task: what is tried on what.
         architecture: the variant's.
         size: the layer's size.
@@ -64,8 +64,9 @@ class Trial:
         compute_dtype: the format in which its runtime computes; `dtype`, or one with fewer bits.
         seed: of an accuracy trial, else None.
         trained_by: the variant whose training an accuracy trial is scored on; itself if it can train.
-        scenario, batch, time: of a latency trial; batch is also an accuracy trial's training batch.
-        baseline: of a latency trial: the label of the variant it is compared with.
+        scenario, batch, time: of a latency or load trial; batch is also an accuracy trial's training batch, and of a
+            load trial the most that a call serves.
+        baseline: of a latency or load trial: the label of the variant it is compared with.
         twin: of a calibration trial: which of the baseline's twins, from 1; else 0.
     """
 
@@ -247,7 +248,7 @@ def _with_baselines(trials: Sequence[Trial], baselines: dict[str, Variant], suit
         own = trial.variant if len(suite.pythons) > 1 else baselines[trial.architecture]
         return replace(own, python=first)
 
-    return [replace(t, baseline=str(base(t))) if t.kind == "latency" else t for t in trials]
+    return [replace(t, baseline=str(base(t))) if t.kind in ("latency", "load") else t for t in trials]
 
 
 def _with_twins(trials: list[Trial], floors: Sequence[str], twins: int) -> list[Trial]:
@@ -312,7 +313,19 @@ def _trials(
         if _applies(scenario, task, model, runtime):
             for batch, time in _shapes(suite, task, scenario):
                 trials.append(replace(base, kind="latency", scenario=scenario, batch=batch, time=time))
-    return trials
+    return trials + _loads(suite, task, base, model)
+
+
+def _loads(suite: Suite, task: Task, base: Trial, model: Model) -> list[Trial]:
+    """The load trials of a variant; none of what computes nothing: its highest load would be the harness's own."""
+    if computes_nothing(model.architecture):
+        return []
+    offered = {"server": (suite.server.most_batch, task.time), "stream": (1, suite.stream.chunk_steps)}
+    return [
+        replace(base, kind="load", scenario=name, batch=offered[name][0], time=offered[name][1])
+        for name in dict.fromkeys(suite.loads)
+        if name != "stream" or _can_stream(model)
+    ]
 
 
 def _applies(scenario: str, task: Task, model: Model, runtime: Runtime) -> bool:
@@ -324,7 +337,12 @@ def _applies(scenario: str, task: Task, model: Model, runtime: Runtime) -> bool:
         return isinstance(runtime, Trainable)
     if scenario in RAGGED_SCENARIOS:
         return task.ragged and (scenario == "packed" or model.architecture.directions == 1)
-    return True
+    return scenario != "stream" or _can_stream(model)
+
+
+def _can_stream(model: Model) -> bool:
+    """Whether it can say anything before a sequence ends; a backward direction cannot."""
+    return model.architecture.directions == 1
 
 
 def _shapes(suite: Suite, task: Task, scenario: str) -> list[tuple[int, int]]:
@@ -333,6 +351,8 @@ def _shapes(suite: Suite, task: Task, scenario: str) -> list[tuple[int, int]]:
         return [(task.recipe.batch_size, task.time)]
     if scenario in RAGGED_SCENARIOS:
         return [(suite.latency.offline_batch, task.time)]
+    if scenario == "stream":
+        return [(1, suite.stream.chunk_steps)]
     batches = [1] if scenario == "single-stream" else suite.sweep.batch or [suite.latency.offline_batch]
     times = suite.sweep.time or [task.time]
     return list(dict.fromkeys(itertools.product(batches, times)))

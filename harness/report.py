@@ -23,11 +23,13 @@ from harness.formatting import (
     three_digits,
     unit_of,
 )
+from harness.journal import write_atomically
 from harness.limit_report import LIMIT_READING, limit_lines
+from harness.load_report import loads_section
 from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
 from harness.shapes import is_swept, place_of, ragged_table, setting_of, shapes_table
 from harness.stats import samples_needed
-from harness.store import Run, load, write_atomically
+from harness.store import Run, load
 from harness.tables import PERCENTILES, SETTING, of_setting, records
 
 REPORT_COLUMNS = (
@@ -66,7 +68,7 @@ def write_report(path: str | Path) -> Run:
         name: getattr(run, name)
         for name in (
             *("summary", "latency", "calibration", "trials", "parity", "costs", "gradients", "audits", "scores"),
-            *("curves", "instances", "processes", "matrices", "machine"),
+            *("curves", "instances", "processes", "matrices", "machine", "loads", "capacity"),
         )
     }
     try:
@@ -115,6 +117,7 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
             told.add(task)
         lines += ["", *_disagreement(own), *details("Latency over shapes", shapes_table(own))]
         lines += details("Rows of real lengths", ragged_table(own))
+    lines += loads_section(run)
     for plugin in run.header["plugins"]:
         if plugin["failure"]:
             lines += [
@@ -176,9 +179,12 @@ def setting(rows: pd.DataFrame, latency: pd.DataFrame) -> str:
     first = records(rows)[0]
     own = of_setting(latency, first)
     parts = [f"I={first['input_size']} H={first['hidden_size']} L={first['num_layers']}"]
-    if len(own):
-        parts[0] += f" T={own['time'].iloc[0]}"
-        parts += [f"{s} batch {b}" for s, b in own.groupby("scenario", sort=False)["batch"].first().items() if b > 1]
+    whole, chunks = own[own["scenario"] != "stream"], own[own["scenario"] == "stream"]
+    if len(whole):
+        parts[0] += f" T={whole['time'].iloc[0]}"
+    if len(chunks):
+        parts.append(f"stream chunks of {chunks['time'].iloc[0]}")
+    parts += [f"{s} batch {b}" for s, b in own.groupby("scenario", sort=False)["batch"].first().items() if b > 1]
     threads = first["threads"]
     return ", ".join([*parts, str(first["dtype"]), f"{threads} thread{'' if threads == 1 else 's'} a call"])
 

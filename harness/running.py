@@ -25,7 +25,8 @@ from harness.own_model import OwnModel
 from harness.plan import Plan, make_plan
 from harness.report import write_report
 from harness.resumption import differences
-from harness.store import GOOD_STATUSES, Run, RunFolder, load
+from harness.schema import GOOD_STATUSES
+from harness.store import Run, RunFolder, load
 from harness.suite import Layer, Suite, override
 from harness.terminal import Progress, print_summary, tell_damage
 

@@ -8,14 +8,13 @@ what is derived and can be made again at any time: `tables/` and `report.md`.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -23,77 +22,33 @@ from typing import Any, Self
 import pandas as pd
 
 from harness.contract import HarnessError, one_line
-from harness.journal import Contents, Journal, StoreError, read_journal, read_json, sync_folder
+from harness.journal import Contents, Journal, StoreError, read_journal, read_json, sync_folder, write_atomically
 from harness.samples import read_samples, samples_file, samples_text
+from harness.schema import (
+    AUDIT_COLUMNS,
+    COST_COLUMNS,
+    CURVE_COLUMNS,
+    FLOAT_COLUMNS,
+    GRADIENT_COLUMNS,
+    INSTANCE_COLUMNS,
+    LOAD_COLUMNS,
+    MACHINE_COLUMNS,
+    MATRIX_COLUMNS,
+    NUMERIC_PROCESS_COLUMNS,
+    PARITY_COLUMNS,
+    PROCESS_COLUMNS,
+    READABLE_VERSIONS,
+    SCHEMA_VERSION,
+    SCORE_COLUMNS,
+    STATUSES,
+    TRIAL_COLUMNS,
+    WHOLE_COLUMNS,
+)
 
-SCHEMA_VERSION = 6
-READABLE_VERSIONS = (5, 6)  # an older run lacks what it could not know, and is read
 JOURNAL = "journal.jsonl"
 RUN_FILE = "run.json"
 FOLDERS = ("samples", "weights", "logs", "cache")
 MAX_RUN_FILE_BYTES = 256 * 1024 * 1024
-STATUSES = {
-    "ok": "finished; its numbers stand",
-    "wrong": "parity failed: it does not compute what its architecture says, so its latency is withheld; "
-    "for a training step, its gradients are wrong; an audit of the timed calls failed; or it computes in fewer bits "
-    "and loses too much accuracy",
-    "unsupported": "the runtime says it cannot do this, with its reason",
-    "failed": "an exception, with its type, message and last frames; more output than `worker_output_mib`; or work "
-    "that goes on after a call has returned",
-    "crashed": "the worker process died, with the signal or exit code",
-    "timed-out": "took longer than `trial_seconds`",
-    "out-of-memory": "held more memory than `worker_memory_gib`, or could get no more",
-    "skipped": "not tried, because something it needs is missing, with what",
-}
-GOOD_STATUSES = frozenset({"ok", "unsupported", "skipped"})
-
-TRIAL_COLUMNS = [
-    *("trial", "kind", "variant", "model", "runtime", "python", "architecture", "task"),
-    *("distribution", "distribution_version", "runtime_distribution", "runtime_distribution_version"),
-    *("task_distribution", "task_distribution_version"),
-    *("input_size", "hidden_size", "num_layers", "device", "dtype", "compute_dtype", "threads"),
-    *("seed", "trained_by", "scenario"),
-    *("batch", "time", "baseline", "twin", "status", "reason", "log"),
-]
-PARITY_COLUMNS = [
-    *("trial", "process", "moment", "case", "part", "rmse", "yardstick_rmse", "reference_rms", "max_abs_error"),
-    *("yardstick", "problem"),
-]
-COST_COLUMNS = [
-    *("trial", "open_s", "import_s", "parameters", "batch", "time", "first_call_s", "export_s", "compile_s"),
-    *("model_bytes", "peak_memory_bytes", "peak_device_bytes", "flops", "energy_j"),
-]
-GRADIENT_COLUMNS = ["trial", "process", "what", "error", "allowed", "expected"]
-AUDIT_COLUMNS = ["trial", "process", "audit", "value", "allowed", "problem"]
-SCORE_COLUMNS = ["trial", "metric", "score", "trivial_score", "rows", "trainer_score", "agreeing_rows"]
-CURVE_COLUMNS = ["trial", "step", "epoch", "training_loss", "score"]
-INSTANCE_COLUMNS = ["trial", "slice", "process", "instance", "warmup_calls", "is_steady", "rows", "steps"]
-PROCESS_COLUMNS = [
-    *("slice", "process", "task", "runtime", "python", "started_s", "seconds"),
-    *("canary_s", "overhead_s", "overhead_end_to_end_s", "disturbed_share"),
-    *("run_delay_s", "involuntary_switches", "voluntary_switches", "steal_share", "other_busy_share"),
-    *("page_faults_major", "page_faults_minor", "gc_collections", "frequency_mhz", "governor", "temperature_c"),
-    "cpus",
-]
-MATRIX_COLUMNS = ["trial", "matrix", "rows", "columns"]
-MACHINE_COLUMNS = ["device", "dtype", "threads", "what", "working_set_bytes", "flops_per_s", "bytes_per_s"]
-NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in ("task", "runtime", "python", "governor", "cpus")]
-FLOAT_COLUMNS = {
-    "parity": ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"],
-    "costs": ["open_s", "import_s", "export_s", "first_call_s", "compile_s", "flops", "energy_j"],
-    "gradients": ["error", "allowed", "expected"],
-    "audits": ["value", "allowed"],
-    "scores": ["score", "trivial_score", "trainer_score"],
-    "curves": ["epoch", "training_loss", "score"],
-    "instances": [],
-    "matrices": [],
-}
-WHOLE_COLUMNS = {
-    "costs": ["batch", "time", "parameters", "model_bytes", "peak_memory_bytes", "peak_device_bytes"],
-    "scores": ["agreeing_rows"],
-    "instances": ["slice", "process", "instance", "warmup_calls", "rows", "steps"],
-    "matrices": ["rows", "columns"],
-}
 ROOM_BYTES = 4 * 2**20  # more than the weights of a training that only just failed
 LARGEST_WHOLE = 2**53  # up to here a float can count
 
@@ -229,6 +184,7 @@ class Run:
         resumptions: one record per time the run was resumed: when, and what had changed.
         damage: what of the folder cannot be read, one sentence each; everything else is there.
         missing: the planned trials that have no record, because the run ended before they did.
+        loads: one row per load that was offered: latencies from the arrival, and whether it was sustained.
     """
 
     path: Path
@@ -249,6 +205,7 @@ class Run:
     resumptions: tuple[dict[str, Any], ...] = ()
     damage: tuple[str, ...] = ()
     missing: frozenset[str] = frozenset()
+    loads: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LOAD_COLUMNS))
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -269,6 +226,13 @@ class Run:
         from harness.tables import calibration
 
         return calibration(self)
+
+    @cached_property
+    def capacity(self) -> pd.DataFrame:
+        """One row per load trial: the highest load that is sustained (see `harness.capacity`)."""
+        from harness.capacity import capacity
+
+        return capacity(self)
 
     @cached_property
     def latency(self) -> pd.DataFrame:
@@ -330,6 +294,7 @@ def _derive(folder: Path, described: tuple[dict[str, Any], str], contents: Conte
         tuple(records.resumptions),
         tuple(records.damage),
         frozenset(records.planned.keys() - records.ends.keys()),
+        _numbers(rows["loads"], LOAD_COLUMNS, FLOAT_COLUMNS["loads"]).astype({"streams": "Int64"}),
     )
 
 
@@ -443,22 +408,6 @@ def _check_numbers(row: Mapping[str, Any], floats: Sequence[str], wholes: Sequen
     for name in wholes:
         if not isinstance(value := row.get(name), int | None) or abs(value or 0) > LARGEST_WHOLE:
             raise HarnessError(f"its {name} is no whole number")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    sync_folder(path.parent)
 
 
 def _read_header(folder: Path) -> tuple[dict[str, Any], str]:

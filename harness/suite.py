@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import reprlib
 import tomllib
@@ -14,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from harness.contract import NAME, HarnessError
 from harness.suites import builtin_suites, builtin_text
 
-Scenario = Literal["single-stream", "offline", "training-step", "padded", "bucketed", "packed"]
+Scenario = Literal["single-stream", "offline", "training-step", "padded", "bucketed", "packed", "stream"]
+LoadScenario = Literal["server", "stream"]
 Name = Annotated[
     str, Field(pattern=r"^!?[A-Za-z0-9*?][A-Za-z0-9*?._-]{0,63}$")
 ]  # names are lower case; others get a hint
@@ -22,6 +24,7 @@ Interpreter = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f]+$")
 DEFAULT_SUITE = "quick"
 MAX_SUITE_BYTES = 1_000_000
 MOST_DOTS = 100  # of a line; tomllib's memory grows with the square of the parts of a key
+FEWEST_BOUNDS = 20  # a probe lasts so many bounds: who is overloaded by 5 % is late by one bound after so long
 OPTIONS = {"budget_seconds": "budget", "pythons": "python"}  # keys whose option of the command has another name
 
 
@@ -92,6 +95,64 @@ class Sweep(Section):
     threads: list[Annotated[int, Field(ge=1, le=1024)]] = []
 
 
+class Stream(Section):
+    """Audio, say, that comes in chunks.
+
+    Attributes:
+        chunk_steps: steps of a chunk; T of a call.
+        step_seconds: how much time a step stands for.
+        seconds: how long streams are served in a probe, at least; it is 20 chunks in any case.
+        miss_share: of chunks that may take longer than until the next chunk's arrival.
+        precision: the search ends when no higher number within this share is left to try.
+    """
+
+    chunk_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    step_seconds: Annotated[float, Field(gt=0, le=3600, strict=False)] = 0.01
+    seconds: Annotated[float, Field(gt=0, le=3600, strict=False)] = 2.0
+    miss_share: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.01
+    precision: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.05
+
+    @property
+    def period_s(self) -> float:
+        """From one chunk of a stream to the next, in seconds; the deadline of each."""
+        return self.chunk_steps * self.step_seconds
+
+    @property
+    def chunks(self) -> int:
+        """Chunks of each stream in a probe."""
+        return max(FEWEST_BOUNDS, math.ceil(self.seconds / self.period_s))
+
+    @property
+    def probe_seconds(self) -> float:
+        """How long a probe takes that is sustained."""
+        return self.chunks * self.period_s
+
+
+class Server(Section):
+    """Single requests that come at random.
+
+    Attributes:
+        p99_seconds: what the 99th percentile of latencies, from the arrival, is to stay under.
+        seconds: how long requests arrive in a probe, at least.
+        most_seconds: and at most. As 662 requests are needed, rates below 662 in so long are not tried.
+        window_seconds: how long a request may wait for others to be served with it.
+        most_batch: requests a call at most.
+        precision: the search ends when the lowest rate that was not sustained is this share above one that was.
+    """
+
+    p99_seconds: Annotated[float, Field(gt=0, le=3600, strict=False)] = 0.05
+    seconds: Annotated[float, Field(gt=0, le=3600, strict=False)] = 2.0
+    most_seconds: Annotated[float, Field(gt=0, le=86_400, strict=False)] = 120.0
+    window_seconds: Annotated[float, Field(ge=0, le=3600, strict=False)] = 0.0
+    most_batch: Annotated[int, Field(ge=1, le=4096)] = 1
+    precision: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.05
+
+    @property
+    def probe_seconds(self) -> float:
+        """How long requests arrive in a probe; longer where fewer than 662 would come."""
+        return min(max(self.seconds, FEWEST_BOUNDS * self.p99_seconds), self.most_seconds)
+
+
 class Suite(Section):
     """What to run.
 
@@ -107,6 +168,8 @@ class Suite(Section):
         latency: how latency is sampled.
         sweep: a grid of shapes, sizes, dtypes and threads in place of one of each.
         most_trials: a plan of more trials is refused.
+        loads: in which open-loop scenarios the highest load is looked for.
+        stream, server: what these are like.
         trial_seconds: a worker that takes longer over one step of a trial is ended with all it started.
         worker_memory_gib: so is one that holds more memory, what it started included; in GiB (2**30 bytes).
         worker_output_mib: and one that prints more than this; in MiB (2**20 bytes).
@@ -128,6 +191,9 @@ class Suite(Section):
     latency: Latency = Latency()
     sweep: Sweep = Sweep()
     most_trials: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
+    loads: list[LoadScenario] = []
+    stream: Stream = Stream()
+    server: Server = Server()
     trial_seconds: Annotated[float, Field(gt=0, le=604_800, strict=False)] = 3600.0
     worker_memory_gib: Annotated[float, Field(gt=0, le=65_536, strict=False)] = 8.0
     worker_output_mib: Annotated[float, Field(gt=0, le=65_536, strict=False)] = 16.0
@@ -224,6 +290,7 @@ def override(suite: Suite, **changes: Any) -> Suite:
 
 def _explain(problem: Any, text: str) -> str:
     sections: dict[str, type[Section]] = {"layer": Layer, "latency": Latency, "sweep": Sweep}
+    sections |= {"stream": Stream, "server": Server}
     keys = [str(part) for part in problem["loc"][: 2 if problem["loc"][0] in (*sections, "pythons") else 1]]
     key = _printable(".".join(keys))
     line = _line_of(text, keys)

@@ -16,7 +16,8 @@ from harness import estimates, stats
 from harness.audits import AUDITS
 from harness.contract import HarnessError, one_line
 from harness.limits import LIMIT_COLUMNS, Limit, limit_columns, limits
-from harness.store import COST_COLUMNS, RUN_FILE, WHOLE_COLUMNS, Run
+from harness.schema import COST_COLUMNS, WHOLE_COLUMNS
+from harness.store import RUN_FILE, Run
 from harness.suite import Latency
 from harness.verdicts import judge
 
@@ -408,7 +409,7 @@ def _trainer_status(trained: dict[str, Any], groups: Mapping[Any, list[dict[str,
 
 def _parity_columns(trials: Sequence[dict[str, Any]], checks: Sequence[pd.DataFrame]) -> dict[str, Any]:
     status = next(trial["status"] for trial in trials if trial["kind"] == "parity")
-    forward = [trial for trial in trials if trial["kind"] == "latency" and trial["scenario"] != "training-step"]
+    forward = [t for t in trials if t["kind"] in ("latency", "load") and t["scenario"] != "training-step"]
     if status == "ok" and any(trial["status"] == "wrong" for trial in forward):
         status = "wrong"  # it passed at first and failed beside the clock
     row = {"parity": status, "parity_ratio": math.nan, "parity_max_abs_error": math.nan, "yardstick": None}

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.store import PROCESS_COLUMNS, TRIAL_COLUMNS, RunFolder
+from harness.schema import PROCESS_COLUMNS, TRIAL_COLUMNS
+from harness.store import RunFolder
 
 Key = tuple[int, int, int]  # slice, process, instance
 JITTER = (-2, -1, 0, 1, 2)  # of five processes, in units of a spread

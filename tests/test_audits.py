@@ -26,6 +26,7 @@ from harness.audits import (
     Evidence,
     Finding,
     examine,
+    examine_served,
     repeats_ratio,
     rest,
 )
@@ -307,3 +308,20 @@ def test_the_workers_own_clock_that_was_patched_is_told_by_the_engines(world: Wo
     _, finished = run(slow.replace("instances = 3", "instances = 1"))
     (row,) = [r for r in records(finished.trials) if (r["runtime"], r["kind"]) == ("cheat", "latency")]
     assert (row["status"], row["reason"][:12]) == ("wrong", "audit clock:")
+
+
+def test_of_a_load_outputs_inputs_bound_and_clock_are_audited() -> None:
+    served = replace(HONEST, compute_s=2.0, flops=1e10, repeated_s=None)  # all calls together
+
+    def asked(evidence: Evidence) -> dict[str, str]:
+        return {finding.audit: finding.problem for finding in examine_served([evidence], YARDSTICK, "float32")}
+
+    assert asked(served) == dict.fromkeys(("outputs", "inputs", "bound", "clock"), "")
+    cheats = {
+        "outputs": replace(served, outputs=[replace(RIGHT, rmse=1.0)]),
+        "inputs": replace(served, changed_inputs=1),
+        "bound": replace(served, flops=1e12),
+        "clock": replace(served, worker_s=1.0, engine_s=10.0),
+    }
+    for name, evidence in cheats.items():
+        assert {audit for audit, problem in asked(evidence).items() if problem} == {name}

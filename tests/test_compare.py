@@ -32,7 +32,8 @@ from harness.compare import (
 )
 from harness.compare_report import WIDTH, comparison_lines, comparison_markdown, gate_lines
 from harness.samples import SAMPLE_COLUMNS
-from harness.store import INSTANCE_COLUMNS, PROCESS_COLUMNS, STATUSES, TRIAL_COLUMNS, Run
+from harness.schema import INSTANCE_COLUMNS, PROCESS_COLUMNS, STATUSES, TRIAL_COLUMNS
+from harness.store import Run
 
 A, B = "a@r", "b@r"
 COMPUTE, WHOLE = "compute", "end-to-end"

@@ -26,7 +26,8 @@ from harness.costs_report import FIGURES, costs_table
 from harness.engine.context import Context
 from harness.engine.costs import ImportClock, PeakMemory, Resident, forget_peak, resident
 from harness.engine.replies import checked
-from harness.store import COST_COLUMNS, Run, RunFolder, load
+from harness.schema import COST_COLUMNS
+from harness.store import Run, RunFolder, load
 from harness.tables import records
 
 # ------------------------------------------------------------------------------------------------- the clock of imports

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 import harness
-from harness import cli, hookspecs, samples, store, suite, tables
+from harness import capacity, cli, hookspecs, samples, schema, store, suite, tables
 from harness.catalog import Catalog, Entry, Plugin
 from harness.contract import SESSION_CLAIMS
 from harness.engine.run import Preflight
@@ -118,6 +118,8 @@ SUITE_KEYS = {
     **{f"layer.{name}": field for name, field in suite.Layer.model_fields.items()},
     **{f"latency.{name}": field for name, field in suite.Latency.model_fields.items()},
     **{f"sweep.{name}": field for name, field in suite.Sweep.model_fields.items()},
+    **{f"stream.{name}": field for name, field in suite.Stream.model_fields.items()},
+    **{f"server.{name}": field for name, field in suite.Server.model_fields.items()},
 }
 NUMBERS = {name: field.default for name, field in SUITE_KEYS.items() if isinstance(field.default, int | float)}
 
@@ -150,20 +152,22 @@ class TestTheTablesPage:
     @pytest.mark.parametrize(
         ("heading", "columns"),
         [
-            ("trials", store.TRIAL_COLUMNS),
-            ("parity", store.PARITY_COLUMNS),
-            ("costs", store.COST_COLUMNS),
-            ("gradients", store.GRADIENT_COLUMNS),
-            ("audits", store.AUDIT_COLUMNS),
-            ("scores", store.SCORE_COLUMNS),
-            ("curves", store.CURVE_COLUMNS),
+            ("trials", schema.TRIAL_COLUMNS),
+            ("parity", schema.PARITY_COLUMNS),
+            ("costs", schema.COST_COLUMNS),
+            ("gradients", schema.GRADIENT_COLUMNS),
+            ("audits", schema.AUDIT_COLUMNS),
+            ("scores", schema.SCORE_COLUMNS),
+            ("curves", schema.CURVE_COLUMNS),
             ("samples", samples.SAMPLE_COLUMNS),
-            ("instances", store.INSTANCE_COLUMNS),
-            ("processes", store.PROCESS_COLUMNS),
-            ("matrices", store.MATRIX_COLUMNS),
-            ("machine", store.MACHINE_COLUMNS),
+            ("instances", schema.INSTANCE_COLUMNS),
+            ("processes", schema.PROCESS_COLUMNS),
+            ("matrices", schema.MATRIX_COLUMNS),
+            ("machine", schema.MACHINE_COLUMNS),
             ("latency", tables.LATENCY_COLUMNS),
             ("calibration", tables.CALIBRATION_COLUMNS),
+            ("loads", schema.LOAD_COLUMNS),
+            ("capacity", capacity.CAPACITY_COLUMNS),
         ],
     )
     def test_names_every_column_in_order_and_no_other(self, heading: str, columns: list[str]) -> None:
@@ -186,7 +190,7 @@ class TestTheTablesPage:
         header: dict[str, Any] = json.loads((run_folder / "run.json").read_text(encoding="utf-8"))
         assert first_cells(text_of("tables.md"), "run.json") == list(header)
         assert first_cells(text_of("tables.md"), "Environment") == list(header["environment"])
-        assert set(header["trials"][0]) | {"status", "reason", "log"} == set(store.TRIAL_COLUMNS)
+        assert set(header["trials"][0]) | {"status", "reason", "log"} == set(schema.TRIAL_COLUMNS)
 
     def test_shows_a_record_of_the_journal_that_is_one(self, tmp_path: Path) -> None:
         (line,) = [text for words, text, _ in fences(text_of("tables.md")) if words == ["json"]]
@@ -210,7 +214,7 @@ class TestTheTablesPage:
 
     def test_gives_every_status_with_its_meaning(self) -> None:
         rows = re.findall(r"^\| `([^`]+)` \| (.+?) \|$", section(text_of("tables.md"), "Statuses"), re.MULTILINE)
-        assert dict(rows) == store.STATUSES
+        assert dict(rows) == schema.STATUSES
 
     def test_names_every_exit_code_and_no_other(self) -> None:
         codes = re.findall(r"^  (\d+(?:, \d+)*)  ", cli.EXIT_CODES, re.MULTILINE)

@@ -26,7 +26,8 @@ from harness.journal import StoreError, read_journal
 from harness.plan import Plan, make_plan
 from harness.report import write_report
 from harness.samples import SAMPLE_COLUMNS
-from harness.store import PROCESS_COLUMNS, Run, RunFolder, load
+from harness.schema import PROCESS_COLUMNS
+from harness.store import Run, RunFolder, load
 from harness.suite import override, parse_suite
 from harness.tables import records
 

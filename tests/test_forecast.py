@@ -9,10 +9,10 @@ from strangers import PlainRuntime, plain_model
 from test_plan import BOTH, a_catalog
 
 import harness
-from harness.forecast import forecast, latency_seconds, plan_lines
+from harness.forecast import PROBES, START_SECONDS, forecast, latency_seconds, load_seconds, plan_lines
 from harness.plan import Plan, Trial, Variant, make_plan
 from harness.store import Run
-from harness.suite import Suite, override, parse_suite_table
+from harness.suite import Latency, Server, Stream, Suite, override, parse_suite_table
 
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"
 
@@ -71,3 +71,11 @@ def test_the_plan_is_a_line_a_trial_and_the_forecast_last() -> None:
         trial.size.hidden_size == 12 for trial in plan.trials
     )
     assert lines[-1] == forecast(plan)
+
+
+def test_loads_take_as_long_as_their_probes_last() -> None:
+    server, stream = Server(seconds=3.0), Stream(seconds=1.0)  # and 20 chunks of a tenth of a second are 2 s
+    suite = Suite(seeds=0, loads=["server", "stream"], server=server, stream=stream, latency=Latency(slices=2))
+    plan = make_plan(suite, a_catalog(plain_model("a"), PlainRuntime("one")))
+    assert load_seconds(plan) == 2 * (2 * START_SECONDS + PROBES * (3.0 + 2.0))
+    assert load_seconds(make_plan(Suite(), BOTH)) == 0.0

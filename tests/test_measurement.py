@@ -26,7 +26,8 @@ from harness.engine.run import execute
 from harness.engine.verification import worst_of
 from harness.journal import read_journal
 from harness.plan import make_plan
-from harness.store import PROCESS_COLUMNS, Run, RunFolder, load
+from harness.schema import PROCESS_COLUMNS
+from harness.store import Run, RunFolder, load
 from harness.suite import Latency, Suite, override
 from harness.tables import instance_medians, records
 

@@ -18,11 +18,13 @@ from wrong_models import NumpySession, mistakes
 from harness.architectures import BILSTM, LSTM
 from harness.contract import Architecture, HarnessError, Inputs, LayerSize, Outputs
 from harness.parity import (
+    CHUNKS,
     GRID,
     Case,
     Judgement,
     Observation,
     case_inputs,
+    cases_of,
     compare,
     judge,
     limit,
@@ -409,3 +411,68 @@ def test_the_equations_are_no_looser_a_yardstick_than_torch(
     for own, other in zip(equations, torch, strict=True):
         ratio = limit(own.rmse, own.reference_rms, dtype) / limit(other.rmse, other.reference_rms, dtype)
         assert 0.5 < ratio < 1.5, own
+
+
+# ------------------------------------------------------------------------------------------------- in chunks
+
+
+class Recording(NumpySession):
+    """A right session, or one with a mistake, that keeps what it was given."""
+
+    def __init__(self, weights: Mapping[str, FloatArray], mistake: str | None = None) -> None:
+        super().__init__(weights, "float32", mistake)
+        self.given: list[Inputs] = []
+
+    def prepare(self, inputs: Inputs) -> Any:
+        self.given.append(inputs)
+        return super().prepare(inputs)
+
+
+def in_chunks(mistake: str | None = None, steps: int = 3) -> tuple[Recording, Judgement]:
+    """What is found of a session by the one case in chunks."""
+    weights, size = probe_weights(LSTM, size_of(1)), size_of(1)
+    (case,) = cases_of([], steps)[len(GRID) :]
+    session = Recording(weights, mistake)
+    observations = observe(session, LSTM, weights, size, "float32", [case])
+    return session, judge(observations, observe_equations(LSTM, weights, size, "float32", [case]), "float32")
+
+
+def test_a_whole_in_chunks_is_one_case_more_where_chunks_are_timed() -> None:
+    assert cases_of([(2, 9)]) == [*GRID, Case(2, 9, state=False)]
+    more = cases_of([(2, 9)], chunk_steps=3)[-1]
+    assert more == Case(1, 3 * CHUNKS, state=False, chunk_steps=3)
+    assert more.name == "batch 1, time 12, no state, in chunks of 3"
+
+
+def test_a_right_session_gets_chunk_after_chunk_with_the_state_it_gave() -> None:
+    session, judgement = in_chunks()
+    assert judgement.passed
+    assert [inputs.x.shape for inputs in session.given] == [(1, 3, 5)] * CHUNKS
+    assert [inputs.state is None for inputs in session.given] == [True, False, False, False]
+    whole = case_inputs(Case(1, 12, state=False, chunk_steps=3), LSTM, size_of(1), "float32")
+    np.testing.assert_array_equal(np.concatenate([inputs.x for inputs in session.given], axis=1), whole.x)
+
+
+def test_a_last_chunk_may_be_shorter() -> None:
+    weights, size, case = probe_weights(LSTM, size_of(1)), size_of(1), Case(2, 7, chunk_steps=3)
+    session = Recording(weights)
+    observations = observe(session, LSTM, weights, size, "float32", [case])
+    assert [inputs.x.shape[1] for inputs in session.given] == [3, 3, 1]
+    assert judge(observations, observe_equations(LSTM, weights, size, "float32", [case]), "float32").passed
+
+
+@pytest.mark.parametrize("mistake", ["state ignored", "c_0 ignored", "h_0 and c_0 swapped", "output is c"])
+def test_who_does_not_go_on_from_its_state_is_wrong_in_chunks(mistake: str) -> None:
+    judgement = in_chunks(mistake)[1]
+    assert not judgement.passed
+    assert "in chunks of 3" in judgement.reason
+
+
+@pytest.mark.parametrize("mistake", ["inputs changed", "no final c", "a tuple instead of outputs"])
+def test_what_is_not_even_measured_is_refused_in_chunks_too(mistake: str) -> None:
+    with pytest.raises(HarnessError, match=REFUSED[mistake]):
+        in_chunks(mistake)
+
+
+def test_outputs_that_cannot_be_put_side_by_side_fail_and_break_nothing() -> None:
+    assert "instead of an array" in in_chunks("a list instead of an array")[1].reason

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from strangers import TINY, PlainRuntime, plain_model
 
-from harness import BILSTM, LSTM, Architecture, HarnessError, LayerSize, Outputs, Recipe
+from harness import BILSTM, LSTM, Architecture, HarnessError, LayerSize, Model, Outputs, Recipe
 from harness.catalog import Catalog, Entry, Plugin
 from harness.plan import Plan, Trial, Variant, check_plan, make_plan
-from harness.suite import Latency, Layer, Suite, override
+from harness.suite import Latency, Layer, Server, Stream, Suite, override
 
 OWNER = Plugin("here", "rnn-here", "1.0")
 
@@ -91,6 +91,23 @@ def test_a_scenario_named_twice_is_measured_once() -> None:
     latency = Latency(scenarios=["offline", "offline"], offline_batch=4)
     plan = make_plan(Suite(models=["a"], runtimes=["plays"], latency=latency), BOTH)
     assert [(t.scenario, t.batch) for t in plan.of("latency")] == [("offline", 4)]
+
+
+def test_streams_and_loads_are_planned_where_they_can_be() -> None:
+    suite = Suite(seeds=0, loads=["server", "stream"], latency=Latency(scenarios=["stream"], twins=0))
+    suite = suite.model_copy(update={"server": Server(most_batch=8), "stream": Stream(chunk_steps=4)})
+    bi = Model("bi", BILSTM, "plain", lambda **size: None)
+    nothing = Architecture("nothing", 1, lambda size: {}, lambda weights, inputs, size: Outputs(inputs.x, ()), ())
+    floor = Model("floor", nothing, "plain", lambda **size: None)
+    plan = make_plan(suite, a_catalog(plain_model("a"), bi, floor, PlainRuntime("r")))
+    assert [(str(t.variant), t.kind, t.scenario, t.batch, t.time) for t in plan.trials if t.kind != "parity"] == [
+        ("a@r", "latency", "stream", 1, 4),
+        ("a@r", "load", "server", 8, 5),
+        ("a@r", "load", "stream", 1, 4),
+        ("bi@r", "load", "server", 8, 5),  # a backward direction needs the end
+        ("floor@r", "latency", "stream", 1, 4),  # of what does nothing the highest load would be the harness's own
+    ]
+    assert [t.baseline for t in plan.of("load")] == ["a@r", "a@r", "bi@r"]
 
 
 def test_every_trial_has_an_id_of_its_own_that_is_safe_as_a_file_name() -> None:

@@ -32,7 +32,7 @@ from harness.engine.timing import BOUNDARIES
 from harness.engine.watch import Request, Watch
 from harness.engine.worker import Worker
 from harness.samples import SAMPLE_COLUMNS
-from harness.store import INSTANCE_COLUMNS, PROCESS_COLUMNS
+from harness.schema import INSTANCE_COLUMNS, PROCESS_COLUMNS
 
 PLENTY = 60.0
 VARIANT = {

@@ -22,7 +22,8 @@ from harness import HarnessError
 from harness.contract import printable
 from harness.formatting import inline, markdown_table, percent, percentage, seconds
 from harness.report import COLUMNS, REPORT_COLUMNS, display_table, visibility, write_report
-from harness.store import STATUSES, TRIAL_COLUMNS, Run, RunFolder, load
+from harness.schema import STATUSES, TRIAL_COLUMNS
+from harness.store import Run, RunFolder, load
 from harness.terminal import Progress, calibration_lines, print_summary
 
 HOSTILE = [
@@ -217,7 +218,7 @@ def test_a_run_gives_the_same_bytes_again_and_again_after_its_derived_files_were
         f"{name}.csv"
         for name in (
             *("summary", "latency", "calibration", "trials", "parity", "costs", "gradients", "audits", "scores"),
-            *("curves", "instances", "processes", "matrices", "machine"),
+            *("curves", "instances", "processes", "matrices", "machine", "loads", "capacity"),
         )
     }
     assert derived() == first

@@ -20,13 +20,12 @@ from hypothesis import strategies as st
 
 import harness
 from harness import HarnessError
-from harness.journal import StoreError
+from harness.journal import StoreError, write_atomically
 from harness.limits import LIMIT_COLUMNS
 from harness.samples import SAMPLE_COLUMNS
-from harness.store import (
+from harness.schema import (
     AUDIT_COLUMNS,
     CURVE_COLUMNS,
-    FOLDERS,
     GOOD_STATUSES,
     GRADIENT_COLUMNS,
     INSTANCE_COLUMNS,
@@ -40,10 +39,8 @@ from harness.store import (
     SCORE_COLUMNS,
     STATUSES,
     TRIAL_COLUMNS,
-    RunFolder,
-    load,
-    write_atomically,
 )
+from harness.store import FOLDERS, RunFolder, load
 from harness.tables import CALIBRATION_COLUMNS, LATENCY_COLUMNS
 
 HEADER: dict[str, Any] = {
@@ -117,7 +114,7 @@ NONSENSE = st.fixed_dictionaries(
 WRITE_SLOWLY = """
 import os, sys
 from pathlib import Path
-from harness.store import write_atomically
+from harness.journal import write_atomically
 sync = os.fsync
 def wait(descriptor):
     os.fsync = sync

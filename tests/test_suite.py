@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from harness import HarnessError
-from harness.suite import DEFAULT_SUITE, MAX_SUITE_BYTES, Latency, Suite, override, parse_suite, read_suite
+from harness.suite import (
+    DEFAULT_SUITE,
+    MAX_SUITE_BYTES,
+    Latency,
+    Server,
+    Stream,
+    Suite,
+    override,
+    parse_suite,
+    read_suite,
+)
 from harness.suites import builtin_suites
 
 # the text of a suite, and what the one line must say
@@ -45,6 +55,15 @@ MISTAKES = {
     ),
     "swept fraction": ("[sweep]\nbatch = [1, 1.5]", ["line 2", "'sweep.batch'", "integer"]),
     "unknown key of the sweep": ("[sweep]\nseeds = [1]", ["line 2", "'sweep.seeds'", "hidden_size"]),
+    "unknown load": ("loads = ['offline']", ["line 1", "'loads'", "'offline'", "'server' or 'stream'"]),
+    "unknown key of a server": ("[server]\n\nrate = 3", ["line 3", "'server.rate'", "p99_seconds", "most_batch"]),
+    "a bound of no time": ("[server]\np99_seconds = 0", ["line 2", "'server.p99_seconds'", "greater than 0"]),
+    "an empty batch": ("[server]\nmost_batch = 0", ["line 2", "'server.most_batch'", "greater than or equal to 1"]),
+    "chunks of nothing": (
+        "[stream]\nchunk_steps = 0",
+        ["line 2", "'stream.chunk_steps'", "greater than or equal to 1"],
+    ),
+    "misses in percent": ("[stream]\nmiss_share = 1", ["line 2", "'stream.miss_share'", "less than 1"]),
     "one slice": ("[latency]\nslices = 1", ["line 2", "'latency.slices'", "greater than or equal to 2"]),
     "one slice at most": (
         "[latency]\nmax_slices = 1",
@@ -271,3 +290,11 @@ def test_a_wrong_sweep_is_one_line_that_names_it(key: str, points: list[int | st
     with pytest.raises(HarnessError, match=f"^--sweep {key}: ") as caught:
         override(Suite(), sweep={key: points})
     assert "\n" not in str(caught.value)
+
+
+def test_a_probe_lasts_as_long_as_an_overload_of_5_percent_needs_to_show() -> None:
+    assert [Server().probe_seconds, Stream().probe_seconds] == pytest.approx([2.0, 2.0])
+    assert Server(p99_seconds=1.0).probe_seconds == 20.0
+    assert Server(p99_seconds=1.0, most_seconds=8.0).probe_seconds == 8.0
+    assert Stream(step_seconds=0.05).chunks == 20
+    assert Stream(seconds=7.01).chunks == 71

@@ -18,7 +18,8 @@ from made_up_runs import write_processes
 from harness import estimates, stats
 from harness.estimates import Key
 from harness.samples import SAMPLE_COLUMNS
-from harness.store import STATUSES, TRIAL_COLUMNS, Run, RunFolder, load
+from harness.schema import STATUSES, TRIAL_COLUMNS
+from harness.store import Run, RunFolder, load
 from harness.tables import CALIBRATION_COLUMNS, LATENCY_COLUMNS, STATUS_ORDER, instance_medians, looks, records
 from harness.verdicts import FASTER, SAME, SLOWER, UNDECIDED, judge
 

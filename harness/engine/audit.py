@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
 import psutil
 
 from harness.audits import RESTING_CORES
@@ -16,7 +15,7 @@ from harness.contract import Architecture, HarnessError, SessionOptions
 from harness.engine.machine import product_flops_per_s
 from harness.engine.process_tree import cpu_seconds, tree
 from harness.engine.timing import Witness
-from harness.parity import Observation, compare, exact_weights
+from harness.parity import Observation, compare, exact_weights, same
 
 if TYPE_CHECKING:
     from harness.contract import FloatArray
@@ -35,14 +34,15 @@ def witnessed(
     observations: list[Observation] = []
     changed = moved = 0
     for before, after, outputs in witness.kept:
-        changed += not np.array_equal(before.x, after.x)
+        changed += not same(before, after)
         try:
             reference = architecture.reference(exact, before, options.size)
             observations += compare(CASE, architecture, outputs, reference, options.dtype)
         except HarnessError as error:
             observations.append(Observation(CASE, "y", math.inf, math.inf, 0.0, str(error)))
             continue
-        moved += before.x.nbytes + sum(getattr(part, "nbytes", 0) for part in (outputs.y, *outputs.state))
+        arrays = (before.x, *(before.state or ()), outputs.y, *outputs.state)
+        moved += sum(getattr(part, "nbytes", 0) for part in arrays)
     return observations, changed, moved // max(1, witness.kept_calls)
 
 

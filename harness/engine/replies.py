@@ -113,6 +113,24 @@ class Samples:
     work: list[tuple[Count, Count]]
 
 
+@dataclass(frozen=True)
+class Unloaded:
+    """How long one request takes while no other waits."""
+
+    service_s: Finite
+
+
+@dataclass(frozen=True)
+class UnderLoad:
+    """How requests fared under a load; see `Worker.under_load`."""
+
+    latencies_s: Annotated[list[Finite], Field(min_length=1)]
+    delays_s: list[Finite]
+    calls: Annotated[int, Field(ge=1, le=2**53)]
+    busy_s: Finite
+    evidence: Evidence
+
+
 @dataclass(frozen=True, kw_only=True)
 class Timed(Noise):
     """What one process timed besides the variants, and the noise around it; see `worker.Timing`."""
@@ -179,6 +197,8 @@ FORMS: dict[str, Any] = {  # by request
     "start_timing": Nothing,
     "sample": Samples,
     "finish_timing": Timed,
+    "unloaded": Unloaded,
+    "under_load": UnderLoad,
     "idle": Idle,
     "release": Nothing,
 }

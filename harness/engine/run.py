@@ -1,4 +1,4 @@
-"""The order of a run: parity first, then training and scores, then latency, each finished trial into the journal."""
+"""The order of a run: parity, training and scores, latency, loads; each finished trial goes into the journal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import harness
 from harness.catalog import Catalog
 from harness.contract import RAGGED_SCENARIOS, HarnessError
 from harness.engine.context import Context, Outcome, Progress
+from harness.engine.load import Loads
 from harness.engine.measurement import Measurement
 from harness.engine.process import WorkerFailure
 from harness.engine.scoring import Scoring
@@ -63,6 +64,7 @@ def execute(
     Scoring(context, verification).score_all()
     _measure_machine(context, verification)
     Measurement(context, verification).measure_all()
+    Loads(context, verification).measure_all()
 
 
 def _measure_machine(context: Context, verification: Verification) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from harness.contract import Inputs, LayerSize, Outputs, Session, Split, Trainer
 from harness.engine.noise import Disturbance, NoiseRecord, disturbed
+from harness.parity import copied
 
 Clock = Callable[[], int]
 BOUNDARIES = ("compute", "end-to-end")
@@ -44,6 +45,7 @@ class Subject:
             tuple of several; then the outputs are as many.
         rows: sequences of a call.
         steps: real time steps of a call, over all its sequences.
+        carry: gets each call's outputs, outside every window, before the next input is made.
     """
 
     key: str
@@ -54,6 +56,7 @@ class Subject:
     is_session: bool = False
     rows: int = 0
     steps: int = 0
+    carry: Callable[[Any], Any] = lambda outputs: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +147,7 @@ def session_subject(
 ) -> Subject:
     """A forward pass from no state, over distinct standard normal inputs of one shape (B, T, I)."""
     make = FreshInputs(key, (batch, time, size.input_size), dtype, seed)
-    work = {"rows": batch, "steps": batch * time}
-    return Subject(key, make, session.prepare, session.run, session.fetch, True, **work)
+    return Subject(key, make, session.prepare, session.run, session.fetch, True, rows=batch, steps=batch * time)
 
 
 def trainer_subject(key: str, trainer: Trainer, batches: Sequence[Split]) -> Subject:
@@ -228,7 +230,7 @@ def _take_turns(
     block = 0
     with closing(Disturbance()) as disturbance:
         while open_turns:
-            with _no_garbage_collection():
+            with no_garbage_collection():
                 for turn, index in enumerate(rng.permutation(len(open_turns))):
                     subject, boundary = open_turns[index]
                     of = subject.key, boundary
@@ -276,13 +278,14 @@ def _turn(
             witness.around_s.append(around / 1e9)
         timed.append((start, elapsed))
         if before is not None:
-            witness.kept += _parts(before, item, _copy(outputs))
+            witness.kept += _parts(before, item, own_outputs(outputs))
             witness.kept_calls += 1
+        subject.carry(outputs)
     return timed
 
 
 def _copied(item: Any) -> Any:
-    return tuple(map(_copied, item)) if isinstance(item, tuple) else replace(item, x=item.x.copy())
+    return tuple(map(_copied, item)) if isinstance(item, tuple) else copied(item)
 
 
 def _parts(before: Any, after: Any, outputs: Any) -> list[tuple[Inputs, Inputs, Any]]:
@@ -294,7 +297,7 @@ def _repeat(subject: Subject, clock: Clock) -> list[float]:
     """A turn like any other, fresh inputs made for nothing included, whose calls all get the same one."""
     item = subject.make()
     same = replace(subject, make=lambda: (subject.make(), item)[1])
-    with _no_garbage_collection():
+    with no_garbage_collection():
         timed = _turn(same, "compute", [False] * (1 + TURN_CALLS), Witness(), clock)
     return [elapsed / 1e9 for _, elapsed in timed[1:]]
 
@@ -317,10 +320,10 @@ def _end_to_end(subject: Subject, item: Any, clock: Clock) -> tuple[int, int, in
     return start, clock() - start, 0, outputs
 
 
-def _copy(outputs: Any) -> Any:
+def own_outputs(outputs: Any) -> Any:
     """Outputs that nothing writes to any more; what is no array stays, for it may yet be computed."""
     if isinstance(outputs, tuple):
-        return tuple(map(_copy, outputs))
+        return tuple(map(own_outputs, outputs))
     if not isinstance(outputs, Outputs):
         return outputs
 
@@ -338,7 +341,9 @@ def warm_up(subject: Subject, seconds: float, clock: Clock = perf_counter_ns) ->
     fewest, most = WARMUP_CALLS
     elapsed: list[int] = []
     while len(elapsed) < fewest or (len(elapsed) < most and sum(elapsed) < seconds * 1e9):
-        elapsed.append(_compute(subject, subject.make(), clock)[1])
+        _, took, _, outputs = _compute(subject, subject.make(), clock)
+        elapsed.append(took)
+        subject.carry(outputs)
         if len(elapsed) >= TREND_CALLS and len(elapsed) % 5 == 0 and not has_trend(elapsed[-TREND_CALLS:]):
             return WarmUp(subject.key, len(elapsed), True)
     return WarmUp(subject.key, len(elapsed), False)
@@ -361,7 +366,8 @@ def _finished(elapsed_ns: list[float], calls: int, seconds: float) -> bool:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
+def no_garbage_collection() -> Iterator[None]:
+    """Collect garbage, and then none until the end."""
     gc.collect()
     was_enabled = gc.isenabled()
     gc.disable()

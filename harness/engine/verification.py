@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import audits
 from harness.architectures import BUILT_IN
-from harness.audits import Evidence
+from harness.audits import Evidence, Finding
 from harness.contract import LayerSize
 from harness.engine.context import MOST_JOBS, Context, Outcome, grouped
 from harness.engine.energy import energy_counters
@@ -98,6 +98,11 @@ class Verification:
         finding = audits.rest(worker.ask("idle", self._context.seconds)["busy_cores"])
         return Outcome("failed", f"audit rest: {finding.problem}") if finding.problem else None, asdict(finding)
 
+    def audit_served(self, trial: Trial, evidence: Sequence[Evidence]) -> tuple[Outcome, list[dict[str, Any]]]:
+        """Judge what was seen beside the requests of a load trial; see `harness.audits.examine_served`."""
+        own = self._with_peak(trial, evidence)
+        return _audited(audits.examine_served(own, self._yardstick(trial), trial.compute_dtype))
+
     def audit(
         self, trial: Trial, evidence: Sequence[Evidence], ratios: Sequence[float]
     ) -> tuple[Outcome, list[dict[str, Any]]]:
@@ -106,18 +111,22 @@ class Verification:
         Returns:
             the outcome, `ok` or `wrong`, and the rows of the audits table.
         """
-        found = self._yardsticks[_yard(trial)]
-        if isinstance(found, WorkerFailure):
-            raise found
+        own = self._with_peak(trial, evidence)
+        return _audited(audits.examine(own, ratios, self._yardstick(trial), trial.compute_dtype))
+
+    def _with_peak(self, trial: Trial, evidence: Sequence[Evidence]) -> list[Evidence]:
+        """The evidence with the best peak that is known: the worker may have been busy when it measured its own."""
         peak = self._context.peaks.get((trial.device, trial.dtype, trial.threads), 0.0)
-        evidence = [  # the worker may have been busy when it measured its own
+        return [
             replace(own, peak_flops_per_s=max(own.peak_flops_per_s, peak)) if own.peak_flops_per_s else own
             for own in evidence
         ]
-        findings = audits.examine(evidence, ratios, found[1], trial.compute_dtype)
-        failed = next((finding for finding in findings if finding.problem), None)
-        outcome = Outcome("wrong", f"audit {failed.audit}: {failed.problem}") if failed else Outcome()
-        return outcome, [asdict(finding) for finding in findings]
+
+    def _yardstick(self, trial: Trial) -> list[Observation]:
+        found = self._yardsticks[_yard(trial)]
+        if isinstance(found, WorkerFailure):
+            raise found
+        return found[1]
 
     def _check_variant(self, trials: list[Trial]) -> None:
         for trial in trials:
@@ -191,8 +200,8 @@ class Verification:
         Those of the core are asked of a worker without any plugin; others of the first plugin that can be asked.
         """
         architecture = self._context.catalog.model(trial.variant.model).architecture
-        request = {"shapes": self._shapes(trial), "size": asdict(trial.size), "dtype": trial.dtype}
-        request |= {"compute_dtype": trial.compute_dtype}
+        request: dict[str, Any] = {"shapes": self._shapes(trial), **self._chunks(trial)}
+        request |= {"size": asdict(trial.size), "dtype": trial.dtype, "compute_dtype": trial.compute_dtype}
         if architecture in BUILT_IN:
             return self._ask_for_equations([], {**request, "built_in": architecture.name})
         same = [t.variant.model for t in self._context.plan.trials if t.architecture == trial.architecture]
@@ -217,16 +226,29 @@ class Verification:
         key, seconds = trial.session, self._context.seconds
         if not opened:
             worker.ask("open", seconds, key=key, **self._context.variant(trial))
-        rows = worker.ask("parity", seconds, key=key, shapes=self._shapes(trial))
+        rows = worker.ask("parity", seconds, key=key, shapes=self._shapes(trial), **self._chunks(trial))
         return [Observation(**row) for row in rows]
 
     def _shapes(self, trial: Trial) -> list[tuple[int, int]]:
         """The shapes (batch, time) at which a layer of this architecture and size will be timed, on whatever task."""
-        same = [
-            t for t in self._context.plan.of("latency") if (t.architecture, t.size) == (trial.architecture, trial.size)
-        ]
-        forward = [t for t in same if t.scenario != "training-step"]
+        forward = [t for t in self._timed_like(trial) if t.scenario != "training-step"]
         return list(dict.fromkeys((t.batch or 1, t.time or 1) for t in forward))
+
+    def _chunks(self, trial: Trial) -> dict[str, int]:
+        """How many steps a chunk has, where such a layer will be timed on chunks; as an argument of a request."""
+        found = {t.time for t in self._timed_like(trial) if t.scenario == "stream" and t.time}
+        return {"chunk_steps": found.pop()} if found else {}
+
+    def _timed_like(self, trial: Trial) -> list[Trial]:
+        """The latency and load trials of layers of this architecture and size."""
+        timed = [*self._context.plan.of("latency"), *self._context.plan.of("load")]
+        return [t for t in timed if (t.architecture, t.size) == (trial.architecture, trial.size)]
+
+
+def _audited(findings: Sequence[Finding]) -> tuple[Outcome, list[dict[str, Any]]]:
+    failed = next((finding for finding in findings if finding.problem), None)
+    outcome = Outcome("wrong", f"audit {failed.audit}: {failed.problem}") if failed else Outcome()
+    return outcome, [asdict(finding) for finding in findings]
 
 
 def _yard(trial: Trial) -> tuple[str, LayerSize, str, str]:

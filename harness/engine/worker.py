@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import math
 import os
 import platform
@@ -15,12 +16,12 @@ import random
 import statistics
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter_ns  # bound before any plugin is imported
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from harness.engine.process_state import ProcessState
 from harness.engine.protocol import print_traceback, serve
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from harness.catalog import Catalog, Plugin
     from harness.contract import Data, Model, Runtime, Session, SessionOptions, Trainer
     from harness.engine.costs import PeakMemory
-    from harness.engine.timing import Sample, Timing, Witness
+    from harness.engine.timing import Timing, Witness
 
 PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 
@@ -163,12 +164,12 @@ class Worker:
         call = lambda: session.fetch(session.run(session.prepare(next(inputs))))  # noqa: E731
         return {"energy_j": energy_of_a_call(call, energy_counters())}
 
-    def parity(self, key: str, shapes: list[tuple[int, int]]) -> list[dict[str, Any]]:
-        """Observe the open session over the grid, and at these (batch, time) shapes."""
+    def parity(self, key: str, shapes: list[tuple[int, int]], chunk_steps: int | None = None) -> list[dict[str, Any]]:
+        """Observe the open session over the grid, at these (batch, time) shapes, and in chunks of so many steps."""
         from harness import parity
 
         session, (model, _, options, weights) = self._open[key]
-        architecture, size, cases = model.architecture, options.size, parity.cases_of(shapes)
+        architecture, size, cases = model.architecture, options.size, parity.cases_of(shapes, chunk_steps)
 
         def reference(exact: Any, inputs: Any, size: Any) -> Any:
             at = (architecture.name, size, options.dtype, inputs.x.shape, inputs.x.tobytes(), inputs.state is None)
@@ -223,6 +224,7 @@ class Worker:
         compute_dtype: str,
         model: str = "",
         built_in: str = "",
+        chunk_steps: int | None = None,
     ) -> list[dict[str, Any]]:
         """Observe the oracle's own equations in a dtype, or rounded to another, over the same cases as `parity`.
 
@@ -235,7 +237,7 @@ class Worker:
         core = next((known for known in BUILT_IN if known.name == built_in), None)
         architecture, layer = core or self._catalog.model(model).architecture, LayerSize(**size)
         weights = parity.probe_weights(architecture, layer, dtype)
-        cases = parity.cases_of(shapes)
+        cases = parity.cases_of(shapes, chunk_steps)
         found = parity.observe_equations(architecture, weights, layer, dtype, cases, compute_dtype)
         return [asdict(o) for o in found]
 
@@ -247,14 +249,17 @@ class Worker:
         from safetensors.numpy import save
 
         from harness.engine import accuracy
+        from harness.journal import write_atomically
 
         model, runtime, options = self._variant(**variant)
         data = self._task_data(task, data_dir)
         weights, curve, predictions = accuracy.train(model, runtime, self._catalog.task(task), data, seed, options)
         if self._state:
             self._state.restore()  # a mask or a folder that training changed must not reach these files
-        _write_whole(weights_path, lambda file: file.write(save(weights)))
-        _write_whole(predictions_path, lambda file: np.save(file, predictions, allow_pickle=False))
+        write_atomically(Path(weights_path), save(weights))
+        written = io.BytesIO()
+        np.save(written, predictions, allow_pickle=False)
+        write_atomically(Path(predictions_path), written.getvalue())
         return {
             "score": curve[-1].score,
             "rows": len(data.test.x),
@@ -310,8 +315,7 @@ class Worker:
 
         A row of `samples` is the point's index and then the fields of `timing.Sample`; a row of `warmup` the index and
         the fields of `timing.WarmUp`; `work` has the rows and real steps of a call of each point, and `evidence` one
-        `audits.Evidence` a point. The harness's own canary and a call
-        that does nothing take part in every block.
+        `audits.Evidence` a point. The harness's own canary and a call that does nothing take part in every block.
         """
         from harness.engine import timing
 
@@ -326,37 +330,58 @@ class Worker:
         )
         if self._timing:
             self._timing.add(samples)
+        counted = [sample for sample in samples if sample.boundary == "compute" and sample.call > 0]
+        elapsed = [[sample.elapsed_s for sample in counted if sample.key == str(i)] for i in range(len(points))]
         evidence = [
-            asdict(self._evidence(point, steps, [s for s in samples if s.key == str(index)], witnesses[str(index)]))
-            for index, (point, (_, steps)) in enumerate(zip(points, work, strict=True))
+            self._evidence(point["key"], _median(own), steps or point["batch"] * point["time"], witnesses[str(index)])
+            for index, (point, own, (_, steps)) in enumerate(zip(points, elapsed, work, strict=True))
         ]
         tables = {
             name: [[int(key), *rest] for key, *rest in (asdict(row).values() for row in rows) if key.isdecimal()]
             for name, rows in (("samples", samples), ("warmup", warm_ups))
         }
         worker_s = (perf_counter_ns() - began) / 1e9
-        return {**tables, "work": work, "evidence": [own | {"worker_s": worker_s} for own in evidence]}
+        return {**tables, "work": work, "evidence": [asdict(own) | {"worker_s": worker_s} for own in evidence]}
 
-    def _evidence(self, point: dict[str, Any], steps: int, samples: list[Sample], witness: Witness) -> Evidence:
-        """What was seen beside a point's calls; its kept outputs are held against the oracle here, after timing."""
+    def _evidence(self, key: str, compute_s: float, steps: int, witness: Witness) -> Evidence:
+        """What was seen beside a session's calls; its kept outputs are held against the oracle here, after timing."""
         from harness.audits import Evidence
-        from harness.engine.audit import flops_of, peak_flops_per_s, witnessed
+        from harness.engine.audit import flops_of, witnessed
 
-        _, (model, _, options, weights) = self._open[point["key"]]
-        counted = [s.elapsed_s for s in samples if s.boundary == "compute" and s.call > 0]
-        if options.device == "cpu" and options.dtype not in self._peaks:
-            self._peaks[options.dtype] = peak_flops_per_s(options.dtype, options.threads)
+        _, (model, _, options, weights) = self._open[key]
         outputs, changed, moved = witnessed(witness, model.architecture, weights, options)
         return Evidence(
-            compute_s=statistics.median(counted) if counted else 0.0,
-            around_s=statistics.median(witness.around_s) if witness.around_s else 0.0,
+            compute_s=compute_s,
+            around_s=_median(witness.around_s),
             moved_bytes=moved,
-            flops=flops_of(weights, 1, steps) if steps else flops_of(weights, point["batch"], point["time"]),
-            peak_flops_per_s=self._peaks.get(options.dtype),
+            flops=flops_of(weights, 1, steps),
+            peak_flops_per_s=self._peak(options),
             repeated_s=statistics.median(witness.repeated_s) if witness.repeated_s else None,
             outputs=outputs,
             changed_inputs=changed,
         )
+
+    def unloaded(self, key: str, scenario: str, time: int, most_batch: int, task: str, seed: int) -> dict[str, float]:
+        """Warm an open session up, and how long it serves one request, end to end, while no other waits."""
+        from harness.engine import serving
+
+        subject = self._subject("unloaded", key, scenario, 1, time, task, seed, None)
+        return {"service_s": serving.unloaded(subject, most_batch, seed, perf_counter_ns)}
+
+    def under_load(self, key: str, time: int, load: dict[str, Any]) -> dict[str, Any]:
+        """Offer an open session a load, an `arrivals.Load`; the latencies, and one `audits.Evidence`."""
+        from harness.engine import arrivals, serving
+
+        session, (model, _, options, _) = self._open[key]
+        began = perf_counter_ns()
+        own = model.architecture, time, options.size, options.dtype
+        served, delays, witness = serving.under_load(session, *own, arrivals.Load(**load), perf_counter_ns)
+        calls, busy_s = arrivals.work(served)
+        evidence = self._evidence(key, busy_s, len(served) * time, witness)
+        worker_s = (perf_counter_ns() - began) / 1e9
+        latencies = [request.latency_s for request in served]
+        seen = {"latencies_s": latencies, "delays_s": delays, "calls": calls, "busy_s": busy_s}
+        return {**seen, "evidence": asdict(evidence) | {"worker_s": worker_s}}
 
     def finish_timing(self) -> dict[str, Any]:
         """What happened on the machine since `start_timing`, and what canary and empty calls took meanwhile."""
@@ -396,12 +421,15 @@ class Worker:
         data_dir: str | None,
     ) -> Any:
         from harness.contract import RAGGED_SCENARIOS
-        from harness.engine import accuracy, lengths, timing
+        from harness.engine import accuracy, lengths, serving, timing
 
         session, (model, runtime, options, weights) = self._open[key]
         if scenario in RAGGED_SCENARIOS:
             real = lengths.real_lengths(task, self._task_data(task, data_dir).test, batch)
             return lengths.lengths_subject(name, session, real, batch, scenario, options.size, options.dtype, seed)
+        if scenario == "stream":
+            own = model.architecture, time, options.size, options.dtype
+            return serving.stream_subject(name, session, *own, seed)
         if scenario != "training-step":
             return timing.session_subject(name, session, batch, time, options.size, options.dtype, seed)
         spec = self._catalog.task(task)
@@ -411,6 +439,14 @@ class Worker:
         trainer = self._trainers[key] = runtime.open_trainer(model, weights | head, spec.kind, recipe, options)
         batches = accuracy.training_batches(spec, seed, timing.DISTINCT_BATCHES, options.dtype)
         return timing.trainer_subject(name, trainer, batches)
+
+    def _peak(self, options: SessionOptions) -> float | None:
+        """What NumPy's matrix product attains in this process, in FLOP/s; None where sessions run elsewhere."""
+        from harness.engine.audit import peak_flops_per_s
+
+        if options.device == "cpu" and options.dtype not in self._peaks:
+            self._peaks[options.dtype] = peak_flops_per_s(options.dtype, options.threads)
+        return self._peaks.get(options.dtype)
 
     def _variant(
         self,
@@ -433,27 +469,12 @@ class Worker:
         return self._data[task, data_dir]
 
 
+def _median(seconds: Sequence[float]) -> float:
+    return statistics.median(seconds) if seconds else 0.0
+
+
 def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-
-
-def _write_whole(path: str, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file whole and safe from a loss of power, or not at all."""
-    temporary = f"{path}.{os.getpid()}"
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-    folder = os.open(os.path.dirname(path), os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def main() -> None:

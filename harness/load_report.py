@@ -1,0 +1,129 @@
+"""Loads in words: how many requests a second, and how many streams, each variant sustains."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from harness.capacity import amount
+from harness.estimates import REFUSED
+from harness.formatting import NONE, details, inline, markdown_table, seconds, three_digits
+from harness.shapes import is_swept, place_of
+from harness.store import Run
+from harness.tables import records
+
+SERVER_COLUMNS = (
+    "variant",
+    "task",
+    "requests/s",
+    "vs baseline",
+    "p50 there",
+    "p99 there",
+    "requests a call",
+    "refused",
+)
+STREAM_COLUMNS = (
+    *("variant", "task", "streams", "vs baseline", "streams a core", "p50 there", "p99 there", "real-time factor"),
+    "refused",
+)
+
+
+def loads_section(run: Run) -> list[str]:
+    """The section `Load` of the report; nothing where no load trial was planned."""
+    if not (run.trials["kind"] == "load").any():
+        return []
+    lines = ["## Load", ""]
+    swept = is_swept(run)
+    rows = [row | {"place": place_of(row, swept)} for row in records(run.capacity)]
+    server = [row for row in rows if row["scenario"] == "server"]
+    streams = [row for row in rows if row["scenario"] == "stream"]
+    if server:
+        first = server[0]
+        lines += [
+            f"**Server**: single requests arrive at random ({inline(_batches(server))}); the highest rate whose p99, "
+            f"from the arrival, stays under {seconds(first['bound_s'])} with 99 % confidence.",
+            "",
+            *markdown_table(SERVER_COLUMNS, [_server_row(row) for row in server]),
+            "",
+        ]
+    if streams:
+        first = streams[0]
+        lines += [
+            f"**Stream**: every stream brings a chunk of {first['time']} steps each {seconds(first['bound_s'])}, and "
+            "its state goes from chunk to chunk; the largest number of streams of which one worker answers nearly all "
+            "chunks before the next.",
+            "",
+            *markdown_table(STREAM_COLUMNS, [_stream_row(row) for row in streams]),
+            "",
+        ]
+    lines += [
+        "Each worker looks for its own limit, alone on the machine; the value is the geometric mean over workers with "
+        "its 95 % interval, and the ratio to the baseline is paired by slice: above 1 carries more. **Refused** are "
+        "probes in which the load generator itself was late; they count neither way.",
+        "",
+        *details("All loads that were offered", _probes_table(run)),
+    ]
+    return lines
+
+
+def _batches(rows: list[dict[str, Any]]) -> str:
+    most = max(row["batch"] for row in rows)
+    return "one a call" if most == 1 else f"up to {most} a call"
+
+
+def _server_row(row: dict[str, Any]) -> list[str]:
+    there = [seconds(row[name]) for name in ("p50_s", "p99_s")]
+    return [
+        row["variant"],
+        row["place"],
+        _capacity(row),
+        _ratio(row),
+        *there,
+        _number(row["mean_batch"]),
+        _refused(row),
+    ]
+
+
+def _stream_row(row: dict[str, Any]) -> list[str]:
+    there = [seconds(row[name]) for name in ("p50_s", "p99_s")]
+    a_core = _number(row["capacity"] / row["threads"])
+    factor = _number(row["real_time_factor"])
+    return [row["variant"], row["place"], _capacity(row), _ratio(row), a_core, *there, factor, _refused(row)]
+
+
+def _capacity(row: dict[str, Any]) -> str:
+    if row["capacity"] == 0:
+        return f"none, down to {three_digits(row['not_sustained'])}"
+    interval = f" ({_number(row['capacity_low'])}–{_number(row['capacity_high'])})"
+    return _number(row["capacity"]) + ("" if math.isnan(row["capacity_low"]) else interval)
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    if row["variant"] == row["baseline"]:
+        return "baseline"
+    if math.isnan(row["ratio"]):
+        return NONE
+    return f"{row['ratio']:.2f}× ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})"
+
+
+def _refused(row: dict[str, Any]) -> str:
+    return f"{row['refused']} of {row['probes']}"
+
+
+def _number(value: float) -> str:
+    return NONE if math.isnan(value) else three_digits(value)
+
+
+def _probes_table(run: Run) -> list[str]:
+    known = records(run.loads.merge(run.trials[["trial", "variant", "task", "scenario"]], on="trial"))
+    rows = [
+        [
+            *(row[name] for name in ("variant", "task", "scenario", "slice", "probe")),
+            f"{three_digits(amount(row))} {'streams' if row['scenario'] == 'stream' else '/s'}",
+            *(row["requests"], seconds(row["p50_s"]), seconds(row["p99_s"]), row["misses"]),
+            *(f"{seconds(row['generator_p99_s'])}{', too late' if row['verdict'] == REFUSED else ''}", row["verdict"]),
+        ]
+        for row in known
+    ]
+    header = ("variant", "task", "scenario", "slice", "probe", "load", "requests", "p50", "p99", "over the bound")
+    return markdown_table((*header, "generator's delay, p99", "verdict"), rows) if rows else []
