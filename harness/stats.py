@@ -265,12 +265,13 @@ def _crossing(p: float, plan: tuple[int, ...], sides: Literal[1, 2]) -> float:
 def _grid(low: float, high: float, time: int, step: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Gauss-Legendre points over the values that have not crossed, dense enough for steps of this variance."""
     root = math.sqrt(time)
-    points, weights = _legendre(24 + math.ceil(3 * (high - low) * root / math.sqrt(step)))
+    eights = math.ceil(3 * (high - low) * root / math.sqrt(step) / 8)  # they are costly to find, so few numbers of them
+    points, weights = _legendre(24 + 8 * eights)
     half = (high - low) * root / 2
     return (high + low) * root / 2 + half * points, half * weights
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _legendre(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.polynomial.legendre.leggauss(count)
 
@@ -300,8 +301,7 @@ def rate_interval(count: int, trials: int) -> Estimate:
     """
     from scipy import stats  # here, for it is the slow half of SciPy
 
-    test = stats.binomtest(count, trials)
-    interval = test.proportion_ci(CONFIDENCE, method="exact")
+    interval = stats.binomtest(count, trials).proportion_ci(CONFIDENCE, method="exact")
     return Estimate(count / trials, float(interval.low), float(interval.high), trials)
 
 
