@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from harness import stats
 from harness.contract import COMPUTE_DTYPES
 from harness.parity import Observation, limit
 from harness.rounding import PEAK_FACTORS
@@ -171,6 +170,8 @@ def _fetch(evidence: Sequence[Evidence]) -> Finding:
 
 def _repeats(ratios: Sequence[float]) -> Finding | None:
     """One-sided: is it sure that a repeated input is faster than it may be? Student's t over the instances' logs."""
+    from harness import stats  # it imports SciPy, which no worker needs
+
     if len(ratios) < 2:
         return None
     typical = stats.unit_mean([math.log(ratio) for ratio in ratios], "instance")

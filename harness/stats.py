@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 CONFIDENCE = 0.95
 BOUND_CONFIDENCE = 0.99  # LoadGen's
@@ -265,12 +265,13 @@ def _crossing(p: float, plan: tuple[int, ...], sides: Literal[1, 2]) -> float:
 def _grid(low: float, high: float, time: int, step: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Gauss-Legendre points over the values that have not crossed, dense enough for steps of this variance."""
     root = math.sqrt(time)
-    points, weights = _legendre(24 + math.ceil(3 * (high - low) * root / math.sqrt(step)))
+    eights = math.ceil(3 * (high - low) * root / math.sqrt(step) / 8)  # they are costly to find, so few numbers of them
+    points, weights = _legendre(24 + 8 * eights)
     half = (high - low) * root / 2
     return (high + low) * root / 2 + half * points, half * weights
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _legendre(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return np.polynomial.legendre.leggauss(count)
 
@@ -298,8 +299,9 @@ def rate_interval(count: int, trials: int) -> Estimate:
     Raises:
         ValueError: `count` is not between 0 and `trials`, or there are no trials.
     """
-    test = stats.binomtest(count, trials)
-    interval = test.proportion_ci(CONFIDENCE, method="exact")
+    from scipy import stats  # here, for it is the slow half of SciPy
+
+    interval = stats.binomtest(count, trials).proportion_ci(CONFIDENCE, method="exact")
     return Estimate(count / trials, float(interval.low), float(interval.high), trials)
 
 
@@ -354,8 +356,7 @@ def p_below(value: LogMean, ratio: float, looks: Sequence[int] = ONE_LOOK) -> fl
 def detectable_ratio(value: LogMean, power: float = 0.95, looks: Sequence[int] = ONE_LOOK) -> float:
     """The smallest slowdown that a test at the 5 % level finds this often, at the error that was met: 0.008 is 0.8 %.
 
-    NaN while the error is unknown. With several looks it is the power of one of them at its nominal level, so all of
-    them together find it at least as often.
+    NaN while the error is unknown. With several looks it is one look's power at its nominal level: all find it oftener.
 
     Source: the power of the t test, by the noncentral t distribution of `scipy.stats.nct`.
 
@@ -364,6 +365,8 @@ def detectable_ratio(value: LogMean, power: float = 0.95, looks: Sequence[int] =
     """
     if math.isnan(value.standard_error):
         return math.nan
+    from scipy import stats  # see `rate_interval`
+
     freedom = value.degrees_of_freedom
     critical = _quantile(nominal_level(1 - CONFIDENCE, looks), freedom)
     high = critical + 1.0

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import compileall
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
-sys.path.insert(0, str(Path(__file__).parent))  # wrong_models.py, under pytest's importlib mode
+FOLDER = Path(__file__).parent
+
+sys.path.insert(0, str(FOLDER))  # wrong_models.py, under pytest's importlib mode
+for folder in (FOLDER.parent / "harness", FOLDER):  # hundreds of workers import these, and may write no bytecode
+    compileall.compile_dir(folder, quiet=2)
 
 settings.register_profile("harness", deadline=None, derandomize=True, database=None)
 settings.load_profile("harness")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_loss_of_power() -> Iterator[None]:
+    """No test can take the power away, so none of this process's files has to reach the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)  # which refuses what is no open file, too
+        yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -240,6 +241,14 @@ def test_the_contract_and_the_hooks_import_nothing_slow_but_to_name_types() -> N
     for module in ("", "contract", "architectures", "hookspecs", "catalog"):
         tops = {name.split(".")[0] for name in imports(MODULES[module], types_too=False)}
         assert tops <= {"harness", "pluggy", *sys.stdlib_module_names}
+
+
+def test_a_worker_does_all_it_is_asked_for_without_what_is_slow_to_import() -> None:
+    wanted = sorted(f"harness.{name}" for name in OURS["engine.worker"])
+    slow = {"pandas", "pydantic", "scipy", "rich", "click"}
+    code = f"import sys, {', '.join(wanted)}; print({slow} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"  # it is started some ten times in the shortest run
 
 
 def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine() -> None:
