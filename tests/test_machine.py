@@ -42,12 +42,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_products_are_two_operations_for_every_element_and_step_over_the_fastest_of_all_calls() -> None:
     clock = Clock(0, 7, 4000, 7, 1000, 7, 2000)
-    assert product_flops_per_s(5, "float32", least_calls=3, clock=clock) == 2 * 5**3 / 1000e-9
+    assert product_flops_per_s(5, "float32", 1, least_calls=3, clock=clock) == 2 * 5**3 / 1000e-9
 
 
 def test_products_are_repeated_until_the_time_is_over() -> None:
     clock = Clock()
-    product_flops_per_s(5, "float32", least_calls=1, seconds=10.0, clock=clock)
+    product_flops_per_s(5, "float32", 1, least_calls=1, seconds=10.0, clock=clock)
     assert clock.readings == 1 + 4 * 3  # a start; of every call its two ends, and then whether to go on
 
 
@@ -121,19 +121,20 @@ def test_what_is_attained_is_a_row_for_every_product_and_working_set_that_a_repl
     rows = Worker().machine("float64", 2)
     assert checked("machine", rows) == rows
     assert [row["what"] for row in rows] == ["flops", "flops", "read", "read"]
-    assert [row["working_set_bytes"] for row in rows] == [3 * 8**2 * 8, 3 * 16**2 * 8, 2**10, 2**12]
+    assert [row["working_set_bytes"] for row in rows] == [2 * 3 * 8**2 * 8, 2 * 3 * 16**2 * 8, 2**10, 2**12]
     assert [row["bytes_per_s"] is None for row in rows] == [row["flops_per_s"] is not None for row in rows]
     assert all((row["flops_per_s"] or row["bytes_per_s"]) > 0 for row in rows)
 
 
-def test_more_threads_multiply_larger_matrices(small: None) -> None:
-    assert [row.working_set_bytes for row in attained("float32", 4)[:2]] == [3 * 16**2 * 4, 3 * 32**2 * 4]
+def test_threads_multiply_matrices_of_their_own_at_once() -> None:
+    clock = Clock(0, *[100] * 1000)
+    assert product_flops_per_s(5, "float32", 3, least_calls=2, clock=clock) == pytest.approx(3 * 2 * 5**3 / 500e-9)
 
 
-def test_a_machine_of_many_threads_is_not_asked_for_matrices_that_do_not_fit(small: None) -> None:
+def test_a_machine_of_many_threads_is_measured_too(small: None) -> None:
     found = attained("float32", 100)
-    assert [row.working_set_bytes for row in found[:2]] == [3 * 32**2 * 4, 3 * 64**2 * 4]
-    assert all((row.bytes_per_s or 0) > 0 for row in found[2:])
+    assert [row.working_set_bytes for row in found] == [100 * 3 * 8**2 * 4, 100 * 3 * 16**2 * 4, 2**10, 2**12]
+    assert all((row.flops_per_s or row.bytes_per_s or 0) > 0 for row in found)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 0.0, "fast"])

@@ -82,7 +82,7 @@ class Script:
         self.counters: tuple[Any, ...] = ()
         monkeypatch.setattr(
             "harness.engine.context.WorkerProcess",
-            lambda *_, python=None, plugins=None, **others: Scripted(self, python, plugins),
+            lambda threads, *_, python=None, plugins=None, **others: Scripted(self, threads, python, plugins),
         )
         monkeypatch.setattr("harness.engine.verification.energy_counters", lambda: self.counters)
 
@@ -95,7 +95,8 @@ class Script:
 class Scripted:
     """A worker that answers from a script."""
 
-    def __init__(self, script: Script, python: str | None, plugins: Collection[str] | None) -> None:
+    def __init__(self, script: Script, threads: int, python: str | None, plugins: Collection[str] | None) -> None:
+        self.threads = threads
         self.python = python
         self.plugins = plugins
         self.process = 0
@@ -401,7 +402,7 @@ def test_the_machine_is_measured_once_without_plugins_after_parity_and_before_an
 ) -> None:
     run = run_all(tmp_path / "run", threads=2)
     (own,) = [worker for worker in script.workers if worker.did("machine")]
-    assert (own.plugins, own.python) == ([], None)
+    assert (own.plugins, own.python, own.threads) == ([], None, 1)  # a BLAS is not to start threads of its own
     assert own.requests == [("machine", {"dtype": "float32", "threads": 2, "limit": 3600.0})]
     assert script.workers.index(own) == len(script.workers) - 1 - len(script.timing)
     assert run.machine.to_dict("list") == {

@@ -56,7 +56,7 @@ def flops_of(weights: Mapping[str, FloatArray], batch: int, time: int) -> float:
 
 def peak_flops_per_s(dtype: str, threads: int) -> float:
     """What NumPy's product of two square matrices attains at best in this process, with as many threads."""
-    return product_flops_per_s(PRODUCT_SIZE * math.isqrt(threads), dtype, PRODUCTS)  # more threads need more work
+    return product_flops_per_s(PRODUCT_SIZE * math.isqrt(threads), dtype, 1, PRODUCTS)  # more threads need more work
 
 
 def busy_cores() -> float:

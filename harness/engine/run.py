@@ -87,7 +87,7 @@ def _measure_machine(context: Context, verification: Verification) -> None:
     for device, dtype, threads in left:
         setting = {"device": device, "dtype": dtype, "threads": threads}
         try:
-            with context.started(None, [], threads) as worker:
+            with context.started(None, [], threads=1) as worker:  # it starts threads itself
                 rows = worker.ask("machine", context.seconds, dtype=dtype, threads=threads)
         except WorkerFailure as failure:
             context.step(f"what the machine attains is not known: {context.failed(failure).reason}")

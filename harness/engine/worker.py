@@ -187,7 +187,7 @@ class Worker:
         return [{"matrix": name, "rows": rows, "columns": columns} for name, (rows, columns) in matrices.items()]
 
     def machine(self, dtype: str, threads: int) -> list[dict[str, Any]]:
-        """What this machine attains at best, whatever plugins do."""
+        """What so many threads attain on this machine at best; for a worker whose libraries have one thread each."""
         from harness.engine.machine import attained
 
         return [asdict(row) for row in attained(dtype, threads)]
