@@ -11,18 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from harness.engine.arrivals import (
-    GENERATOR_SHARE,
-    Bracket,
-    Load,
-    Served,
-    highest,
-    judged,
-    poisson,
-    serve,
-    staggered,
-    work,
-)
+from harness.engine.arrivals import Load, Served, poisson, serve, staggered, work
+from harness.engine.probes import GENERATOR_SHARE, Bracket, highest, judged
 from harness.estimates import NOT_SUSTAINED, REFUSED, SUSTAINED
 
 

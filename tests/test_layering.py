@@ -69,7 +69,8 @@ OURS: dict[str, set[str]] = {
     "engine": set(),
     "engine.noise": set(),
     "engine.timing": {"contract", "engine.noise", "parity"},
-    "engine.arrivals": {"estimates", "stats"},
+    "engine.arrivals": set(),
+    "engine.probes": {"estimates", "stats"},
     "engine.serving": {"contract", "engine.arrivals", "engine.timing", "parity"},
     "engine.accuracy": {"contract"},
     "engine.lengths": {"contract", "engine.timing"},
@@ -106,8 +107,8 @@ OURS: dict[str, set[str]] = {
         *("samples", "stats"),
     },
     "engine.load": {
-        *("audits", "engine.arrivals", "engine.context", "engine.process", "engine.verification", "estimates"),
-        *("parity", "plan", "stats"),
+        *("audits", "engine.arrivals", "engine.context", "engine.probes", "engine.process", "engine.verification"),
+        *("estimates", "parity", "plan", "stats"),
     },
     "engine.run": {
         *("", "catalog", "contract", "engine.context", "engine.load", "engine.measurement", "engine.process"),
@@ -163,6 +164,7 @@ THEIRS: dict[str, set[str]] = {
             "engine.machine",
             "engine.serving",
             "engine.timing",
+            "engine.probes",
             "engine.worker",
             "gradients",
             "oracle",

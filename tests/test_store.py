@@ -69,7 +69,7 @@ HEADER: dict[str, Any] = {
 }
 UNITS = ("_s", "_per_s", "_share", "_mhz", "_c")
 DIMENSIONLESS = {"ratio", "ratio_low", "ratio_high", "half_width", "autocorrelation"}
-DIMENSIONLESS |= {"attainable", "attainable_low", "attainable_high"}
+DIMENSIONLESS |= {"steps"} | {"attainable", "attainable_low", "attainable_high"}
 PROCESS: dict[str, Any] = dict.fromkeys(NUMERIC_PROCESS_COLUMNS, 0.1 + 0.2)
 PROCESS |= {
     "slice": 2,
@@ -240,7 +240,7 @@ def test_what_cannot_be_told_of_a_disturbance_stays_unknown(
 
 
 def test_what_a_process_found_of_each_trial_comes_back_beside_the_trial(folder: RunFolder) -> None:
-    warm_up = {"slice": 2, "process": 7, "instance": 3, "warmup_calls": 12, "is_steady": True}
+    warm_up = {"slice": 2, "process": 7, "instance": 3, "warmup_calls": 12, "is_steady": True, "rows": 4, "steps": 20}
     check = {"process": 7, "moment": "after", "case": "c", "part": "y", "rmse": 1e-7, "yardstick_rmse": 2e-7}
     check |= {"reference_rms": 0.5, "max_abs_error": 3e-7, "yardstick": "equations", "problem": ""}
     asked = {"process": 7, "what": "loss", "error": 0.25, "allowed": 1e-3, "expected": 0.7}

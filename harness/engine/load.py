@@ -16,8 +16,9 @@ from typing import Any
 
 from harness import estimates, stats
 from harness.audits import Evidence
-from harness.engine.arrivals import PERCENTILE, Bracket, Load, Probe, highest, judged
+from harness.engine.arrivals import Load
 from harness.engine.context import Context, Outcome
+from harness.engine.probes import PERCENTILE, Bracket, Probe, highest, judged
 from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.engine.verification import Verification
 from harness.parity import Observation
