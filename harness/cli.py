@@ -97,6 +97,7 @@ def main() -> None:
       harness run --model my_layer:build
                                your own layer, on every runtime, without a package
       harness run tutorial     the four LSTMs and their ONNX variants on MNIST
+      harness run scenarios    the same, in every way in which inputs can come
       harness list             what is installed, and what failed to load and why
       harness calibrate        how small a difference this machine lets one see
       harness compare A B      two runs: ratios with intervals and verdicts
@@ -115,6 +116,10 @@ def main() -> None:
 @click.option("--runtimes", callback=names, metavar="A,B", help="Runtimes to run them on.")
 @click.option("--tasks", callback=names, metavar="A,B", help="Tasks to run them on.")
 @click.option("--baselines", callback=names, metavar="A@B", help="Variants that others are compared with.")
+@click.option("--scenarios", callback=names, metavar="A,B", help="What latency is measured of, such as single-stream.")
+@click.option(
+    "--loads", callback=names, metavar="A,B", help="Under which loads it is looked how much a variant sustains."
+)
 @click.option("--device", help="cpu, or an accelerator such as cuda.")
 @click.option("--dtype", help="float32 or float64.")
 @click.option("--threads", type=int, help="Threads a call may use.")
@@ -172,7 +177,7 @@ def run(
     quiet: bool,
     **overrides: Any,
 ) -> None:
-    """Run SUITE: a built-in one (quick, tutorial, deploy, full) or a .toml file. Without SUITE, quick.
+    """Run SUITE: a built-in one (quick, tutorial, deploy, scenarios, full) or a .toml file. Without SUITE, quick.
 
     With --resume the suite is the run's own; what else is given must not change it.
     """

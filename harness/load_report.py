@@ -66,6 +66,19 @@ def loads_section(run: Run) -> list[str]:
     return lines
 
 
+def load_tables(run: Run) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
+    """A title, the columns and the cells of every load scenario that was measured: what a terminal shows."""
+    swept = is_swept(run)
+    rows = [row | {"place": place_of(row, swept)} for row in records(run.capacity)]
+    server = [_server_row(row) for row in rows if row["scenario"] == "server"]
+    streams = [_stream_row(row) for row in rows if row["scenario"] == "stream"]
+    found = [
+        ("server: the highest rate", SERVER_COLUMNS, server),
+        ("stream: the most at once", STREAM_COLUMNS, streams),
+    ]
+    return [table for table in found if table[2]]
+
+
 def _batches(rows: list[dict[str, Any]]) -> str:
     most = max(row["batch"] for row in rows)
     return "one a call" if most == 1 else f"up to {most} a call"

@@ -27,7 +27,7 @@ from harness.journal import write_atomically
 from harness.limit_report import LIMIT_READING, limit_lines
 from harness.load_report import loads_section
 from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
-from harness.shapes import is_swept, place_of, ragged_table, setting_of, shapes_table
+from harness.shapes import RAGGED_COLUMNS, is_swept, place_of, ragged_rows, setting_of, shapes_table
 from harness.stats import samples_needed
 from harness.store import Run, load
 from harness.tables import PERCENTILES, SETTING, of_setting, records
@@ -116,7 +116,8 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
             lines += [*map(inline, visibility(run, task)), *_noise(run, latency[latency["task"] == task], task)]
             told.add(task)
         lines += ["", *_disagreement(own), *details("Latency over shapes", shapes_table(own))]
-        lines += details("Rows of real lengths", ragged_table(own))
+        if ragged := ragged_rows(own):
+            lines += ["### Rows of real lengths", "", *markdown_table(RAGGED_COLUMNS, ragged), ""]
     lines += loads_section(run)
     for plugin in run.header["plugins"]:
         if plugin["failure"]:

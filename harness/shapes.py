@@ -12,6 +12,7 @@ from harness.formatting import NONE, markdown_table, percent, seconds
 from harness.store import Run
 from harness.tables import SETTING, records
 
+RAGGED_COLUMNS = ("real steps a second", *RAGGED_SCENARIOS)
 MOST_SHAPES = 12  # columns of one table; a larger grid is told in several
 
 
@@ -52,8 +53,8 @@ def shapes_table(latency: pd.DataFrame) -> list[str]:
     return lines[:-1]
 
 
-def ragged_table(latency: pd.DataFrame) -> list[str]:
-    """A Markdown table of real time steps a second, one row a variant, one column a way to batch; nothing without.
+def ragged_rows(latency: pd.DataFrame) -> list[list[str]]:
+    """Real time steps a second, one row a variant, one column a way to batch: the cells, under `RAGGED_COLUMNS`.
 
     Args:
         latency: rows of the latency table, all of one setting.
@@ -63,6 +64,4 @@ def ragged_table(latency: pd.DataFrame) -> list[str]:
     for row in records(own):
         text = f"{row['steps_per_s']:,.0f} {percent(row['steps_low_per_s'], row['steps_high_per_s'])}".strip()
         cells.setdefault(row["variant"], {})[row["scenario"]] = text
-    header = ("real steps a second", *RAGGED_SCENARIOS)
-    body = [[variant, *(known.get(name, NONE) for name in RAGGED_SCENARIOS)] for variant, known in cells.items()]
-    return markdown_table(header, body) if body else []
+    return [[variant, *(known.get(name, NONE) for name in RAGGED_SCENARIOS)] for variant, known in cells.items()]

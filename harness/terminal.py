@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -18,10 +17,12 @@ from rich.text import Text
 
 from harness.contract import MOST_REASON, printable
 from harness.formatting import percentage, seconds
+from harness.load_report import load_tables
 from harness.notices import say
 from harness.report import COLUMNS, display_table, setting, visibility
+from harness.shapes import RAGGED_COLUMNS, ragged_rows
 from harness.store import Run
-from harness.tables import SETTING, records
+from harness.tables import SETTING, of_setting, records
 
 LEGEND = """
 parity: rounding error, times the yardstick's; score ±: 95 % over seeds; other ± or ×÷: 95 %, within this run.
@@ -83,15 +84,16 @@ def print_summary(run: Run) -> None:
     for _, rows in run.summary.groupby(SETTING, sort=False):
         task, device = rows.iloc[0][["task", "device"]]
         console.print(f"\n{printable(f'{task} on {device}: {setting(rows, latency)}', MOST_REASON)}\n")
-        shown = list(COLUMNS)
-        table = _table(shown, rows)
-        while len(shown) > 1 and Console(width=1000).measure(table).maximum > console.width:
-            shown.pop()  # the last columns are left to the report
-            table = _table(shown, rows)
-        console.print(table)
+        cells = [[row[column] for column in COLUMNS] for row in display_table(rows, intervals=False)]
+        console.print(_cells(COLUMNS, cells, console.width))
+        if ragged := ragged_rows(of_setting(latency, records(rows)[0])):
+            console.print("", _cells(RAGGED_COLUMNS, ragged, console.width), sep="\n")
         for line in visibility(run, task) if task not in told else ():
             console.print(printable(line, MOST_REASON), soft_wrap=True)
         told.add(task)
+    for title, columns, cells in load_tables(run):
+        console.print(f"\n{title}\n")
+        console.print(_cells(columns, cells, console.width))
     console.print(LEGEND, style="dim")
     bad = run.trials[~run.trials["status"].isin(["ok", "skipped"])]
     for trial in records(bad.drop_duplicates(["variant", "task", "status", "reason"])):
@@ -123,10 +125,14 @@ def calibration_lines(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _table(columns: Sequence[str], rows: pd.DataFrame) -> Table:
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(column, justify="left" if column == "variant" else "right", no_wrap=True)
-    for row in display_table(rows, intervals=False):
-        table.add_row(*(Text(printable(row[column])) for column in columns))
+def _cells(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """A table of as many of the first columns as fit; the last ones are left to the report."""
+    for count in range(len(columns), 0, -1):
+        table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+        for place, column in enumerate(columns[:count]):
+            table.add_column(column, justify="right" if place else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(printable(cell)) for cell in row[:count]))
+        if Console(width=1000).measure(table).maximum <= width:
+            break
     return table

@@ -65,7 +65,7 @@ OURS: dict[str, set[str]] = {
     "compare_report": {"compare", "formatting"},
     "notices": set(),
     "options": {"contract"},
-    "terminal": {"contract", "formatting", "notices", "report", "store", "tables"},
+    "terminal": {"contract", "formatting", "load_report", "notices", "report", "shapes", "store", "tables"},
     "engine": set(),
     "engine.noise": set(),
     "engine.timing": {"contract", "engine.noise", "parity"},

@@ -172,7 +172,7 @@ def test_the_line_of_a_key_is_found_although_another_table_has_the_same_key() ->
         parse_suite("# calls = 1\n[layer]\n[ latency ] # calls = 1\ncalls = 1", "suite")
 
 
-@pytest.mark.parametrize("name", ["quick", "tutorial", "full", "deploy"])
+@pytest.mark.parametrize("name", ["quick", "tutorial", "full", "deploy", "scenarios"])
 def test_a_built_in_suite_is_read_and_comes_back_from_its_own_data(name: str) -> None:
     short, suite = read_suite(name)
     assert short == name
