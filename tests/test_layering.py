@@ -144,7 +144,6 @@ THEIRS: dict[str, set[str]] = {
     "pytest": {"testing"},
     "pandas": {
         *("capacity", "compare", "costs_report", "limit_report", "report", "samples", "shapes", "store", "tables"),
-        "terminal",
     },
     "scipy": {"stats"},
     "pluggy": {"catalog", "hookspecs"},

@@ -88,10 +88,24 @@ class Scripted:
         return [observation("one", 0.0)]
 
     def open(self, **_: Any) -> Any:
-        return {"open_s": 0.5}
+        return {"open_s": 0.5, "import_s": 0.25, "parameters": 240}
 
     def first_call(self, **_: Any) -> Any:
-        return {"first_call_s": 0.25, "compile_s": None}
+        return {"first_call_s": 0.25}
+
+    def costs(self, **_: Any) -> Any:
+        bytes_ = {"model_bytes": None, "peak_memory_bytes": 2**20, "peak_device_bytes": None}
+        return {"export_s": None, "compile_s": None, "flops": 960.0, **bytes_}
+
+    def energy(self, **_: Any) -> Any:
+        return {"energy_j": 0.002}
+
+    def matrices(self, key: str) -> Any:
+        return [{"matrix": "weight_ih_l0", "rows": 24, "columns": 3}]
+
+    def machine(self, dtype: str, threads: int) -> Any:
+        flops = {"what": "flops", "working_set_bytes": 2**20, "flops_per_s": 1e9, "bytes_per_s": None}
+        return [flops, flops | {"what": "read", "flops_per_s": None, "bytes_per_s": 1e10}]
 
     def parity(self, key: str, **_: Any) -> Any:
         if any(do == "first_call" for do, _ in self.requests):
