@@ -52,13 +52,26 @@ def forecast(plan: Plan) -> str:
     return f"{count} trial{'s' * (count > 1)}, {time}{besides}"
 
 
+def unused(plan: Plan) -> list[str]:
+    """A sentence for every scenario that was asked for and that nothing in the plan has."""
+    planned = {(trial.kind, trial.scenario) for trial in plan.trials}
+    wanted = [("latency", name) for name in plan.suite.latency.scenarios] + [
+        ("load", name) for name in plan.suite.loads
+    ]
+    return [
+        f"{'load' if kind == 'load' else 'scenario'} '{name}' is for none of these variants on these tasks"
+        for kind, name in dict.fromkeys(wanted)
+        if (kind, name) not in planned
+    ]
+
+
 def plan_lines(plan: Plan) -> list[str]:
     """The plan in aligned columns: one line a trial, and the forecast last."""
     rows = [("trial", "variant", "setting", "what")]
     rows += [(trial.id, str(trial.variant), str(trial.setting), _what(trial)) for trial in plan.trials]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = ["  ".join(map(str.ljust, row, [*widths, 0])) for row in rows]
-    return [*lines, "", forecast(plan)]
+    return [*lines, "", *unused(plan), forecast(plan)]
 
 
 def _what(trial: Trial) -> str:

@@ -38,6 +38,8 @@ def cores(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
         first, dash, last = (word.strip() for word in part.partition("-"))
         if not (first.isascii() and first.isdecimal() and (not dash or (last.isascii() and last.isdecimal()))):
             raise HarnessError(f"--cpus {value}: write numbers of cores, such as --cpus 0,2-3")
+        if int(last or first) < int(first):
+            raise HarnessError(f"--cpus {value}: {part.strip()} goes backwards; write {last}-{first}")
         if int(last or first) - int(first) > MOST_CORES:
             raise HarnessError(f"--cpus {value}: that is more cores than any machine has")
         found += range(int(first), int(last or first) + 1)

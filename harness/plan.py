@@ -158,7 +158,8 @@ def make_plan(suite: Suite, catalog: Catalog) -> Plan:
     """Multiply models by runtimes by tasks.
 
     Raises:
-        HarnessError: a name is unknown or given twice, nothing is left to run, or the plan is too large.
+        HarnessError: a name is unknown or given twice, nothing is left to run, the plan is too large, or something that
+            was asked for is for none of it.
     """
     pairs = _pairs(suite, catalog)
     if not catalog.names("task"):
@@ -170,6 +171,12 @@ def make_plan(suite: Suite, catalog: Catalog) -> Plan:
             for model, runtime in pairs:
                 for python in suite.pythons or [""]:
                     trials += _trials(suite, catalog, task, setting, model, runtime, python, is_scored=number == 0)
+                if len(trials) > suite.most_trials:  # a grid may be too large to be written down
+                    raise HarnessError(
+                        f"the plan has more than {suite.most_trials} trials: choose fewer models, tasks or points of "
+                        "the sweep, or raise most_trials (--most-trials)"
+                    )
+    _check_use(suite, trials)
     variants = [(model.architecture.name, Variant(model.name, runtime.name)) for model, runtime in pairs]
     architectures = list(dict.fromkeys(name for name, _ in variants))
     yardsticks = _yardsticks(catalog, pairs)
@@ -182,11 +189,6 @@ def make_plan(suite: Suite, catalog: Catalog) -> Plan:
     baselines = {name: _baseline(name, suite, variants, yardsticks.get(name)) for name in architectures}
     floors = tuple(dict.fromkeys(m.architecture.name for m, _ in pairs if computes_nothing(m.architecture)))
     trials = _with_twins(_with_baselines(trials, baselines, suite), floors, suite.latency.twins)
-    if len(trials) > suite.most_trials:
-        raise HarnessError(
-            f"the plan has {len(trials)} trials and may have {suite.most_trials}: choose fewer models, tasks or points "
-            "of the sweep, or raise most_trials (--most-trials)"
-        )
     numbered = tuple(replace(trial, id=f"{number:04d}-{trial.kind}") for number, trial in enumerate(trials, start=1))
     return Plan(suite, numbered, tuple(task.name for task in tasks), baselines, floors, yardsticks)
 
@@ -345,16 +347,31 @@ def _can_stream(model: Model) -> bool:
     return model.architecture.directions == 1
 
 
+def _check_use(suite: Suite, trials: Sequence[Trial]) -> None:
+    """Refuse scenarios of which nothing here has any, and a sweep that moves nothing."""
+    planned, wanted = {trial.scenario for trial in trials}, [*suite.latency.scenarios, *suite.loads]
+    if wanted and not planned & set(wanted):
+        names = f"{', '.join(dict.fromkeys(wanted))} {'are' if len(wanted) > 1 else 'is'}"
+        raise HarnessError(
+            f"nothing to time: {names} for none of these variants on these tasks; choose others, or leave latency out "
+            "with scenarios = []"
+        )
+    wide, long = {"offline", *RAGGED_SCENARIOS}, {"offline", "single-stream"}
+    for key, points, meant in (("batch", suite.sweep.batch, wide), ("time", suite.sweep.time, long)):
+        if points and not meant & planned:
+            raise HarnessError(
+                f"--sweep {key}: none of the scenarios here has another; add {' or '.join(sorted(meant))}"
+            )
+
+
 def _shapes(suite: Suite, task: Task, scenario: str) -> list[tuple[int, int]]:
     """The shapes (batch, time) of a scenario; the first is the one that summaries show."""
     if scenario == "training-step":
         return [(task.recipe.batch_size, task.time)]
-    if scenario in RAGGED_SCENARIOS:
-        return [(suite.latency.offline_batch, task.time)]
     if scenario == "stream":
         return [(1, suite.stream.chunk_steps)]
     batches = [1] if scenario == "single-stream" else suite.sweep.batch or [suite.latency.offline_batch]
-    times = suite.sweep.time or [task.time]
+    times = suite.sweep.time if suite.sweep.time and scenario not in RAGGED_SCENARIOS else [task.time]
     return list(dict.fromkeys(itertools.product(batches, times)))
 
 

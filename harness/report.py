@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ REPORT_COLUMNS = (
         "end-to-end",
         "end-to-end vs baseline",
     ),
-    *("offline", "training step", "offline seq/s"),
+    *("offline", "training step", "stream chunk", "offline seq/s"),
 )
 REPORT_ONLY = ("agreement", "precision", "end-to-end vs baseline")
 COLUMNS = tuple(name for name in REPORT_COLUMNS if name not in REPORT_ONLY)  # of a terminal
@@ -99,6 +100,12 @@ def display_table(summary: pd.DataFrame, intervals: bool) -> list[dict[str, str]
     return [_display_row(row, intervals) for row in sorted(records(summary), key=place)]
 
 
+def filled(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """The columns that say something of any row; who it is and whether it is right is always said."""
+    silent = {NONE, "baseline"}
+    return [name for name in columns if name in ("variant", "parity") or {row[name] for row in rows} - silent]
+
+
 def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
     """The report: the table first, then what failed, details, environment and how to read it."""
     lines = [f"# {inline(run.header['name'])}", ""]
@@ -109,7 +116,8 @@ def markdown(run: Run, summary: pd.DataFrame, latency: pd.DataFrame) -> str:
         where = f", {setting_of(records(rows)[0])}" if swept else ""
         lines += [f"## {inline(task)} on {inline(device)}{where}", "", f"{inline(setting(rows, latency))}.", ""]
         shown = display_table(rows, intervals=True)
-        lines += markdown_table(REPORT_COLUMNS, [[row[column] for column in REPORT_COLUMNS] for row in shown])
+        columns = filled(REPORT_COLUMNS, shown)
+        lines += markdown_table(columns, [[row[column] for column in columns] for row in shown])
         own = of_setting(latency, records(rows)[0])
         lines += ["", *_legend(run, rows)]
         if task not in told:
@@ -159,9 +167,9 @@ READING = (
     "- **agreement**: on how many test rows a variant that cannot train gives the same class as the variant that "
     "trained its weights; the fewest over seeds.",
     "- **single-stream**: one sequence a call; **offline**: a batch a call; **training step**: forward, backward and "
-    "optimiser; **seq/s**: sequences a second. Compute boundary: inputs lie ready, results are complete. The value is "
-    "the geometric mean of the instances' medians; its interval is 95 %, over instances or, where processes differ, "
-    "over processes.",
+    "optimiser; **stream chunk**: one chunk a call, its state carried; **seq/s**: sequences a second. Compute "
+    "boundary: inputs lie ready, results are complete. The value is the geometric mean of the instances' medians; its "
+    "interval is 95 %, over instances or, where processes differ, over processes.",
     "- **end-to-end**: single-stream, from arrays in to arrays out. **vs baseline**: latency over the baseline's, "
     "paired where both were measured side by side: below 1 is faster. **verdict**: `faster` or `slower` where the "
     "ratio is surely not 1, `same` where it is surely within the tolerance, else `undecided`; 95 % for all verdicts of "
@@ -210,6 +218,7 @@ def _display_row(row: dict[str, Any], intervals: bool) -> dict[str, str]:
         "end-to-end vs baseline": _ratio(row, "single_stream_end_to_end_ratio", intervals),
         "offline": _duration(row, "offline", "latency_", intervals),
         "training step": _duration(row, "training_step", "latency_", intervals),
+        "stream chunk": _duration(row, "stream", "latency_", intervals),
         "offline seq/s": NONE if math.isnan(throughput) else f"{float(f'{throughput:.3g}'):,.0f}",
     }
 

@@ -18,7 +18,7 @@ from harness.contract import HarnessError
 from harness.engine.run import execute, preflight
 from harness.engine.survey import survey, survey_with
 from harness.environment import environment
-from harness.forecast import forecast, plan_lines
+from harness.forecast import forecast, plan_lines, unused
 from harness.journal import StoreError
 from harness.notices import say
 from harness.own_model import OwnModel
@@ -113,7 +113,8 @@ def execute_plan(
     folder = resumption.folder if resumption else RunFolder(_run_path(out, name), header)
     past = resumption.past if resumption else None
     if not (quiet or resumption):
-        say(f"harness: {forecast(plan)}")
+        for line in (*unused(plan), forecast(plan)):
+            say(f"harness: {line}")
     progress = Progress(quiet)
     try:
         with contextlib.closing(folder), progress:

@@ -54,7 +54,9 @@ def shapes_table(latency: pd.DataFrame) -> list[str]:
 
 
 def ragged_rows(latency: pd.DataFrame) -> list[list[str]]:
-    """Real time steps a second, one row a variant, one column a way to batch: the cells, under `RAGGED_COLUMNS`.
+    """Real time steps a second, and latency over the baseline's, one row a variant, one column a way to batch.
+
+    The cells stand under `RAGGED_COLUMNS`.
 
     Args:
         latency: rows of the latency table, all of one setting.
@@ -63,5 +65,7 @@ def ragged_rows(latency: pd.DataFrame) -> list[list[str]]:
     cells: dict[str, dict[str, str]] = {}
     for row in records(own):
         text = f"{row['steps_per_s']:,.0f} {percent(row['steps_low_per_s'], row['steps_high_per_s'])}".strip()
+        if not pd.isna(row["verdict"]):
+            text += f", {row['ratio']:.2f}× {row['verdict']}"
         cells.setdefault(row["variant"], {})[row["scenario"]] = text
     return [[variant, *(known.get(name, NONE) for name in RAGGED_SCENARIOS)] for variant, known in cells.items()]

@@ -54,7 +54,7 @@ class Latency(Section):
         calls: at most this many samples of a variant, scenario and boundary in one instance.
         seconds: an instance stops after about this much measured time (10 samples are always taken).
         precision: measuring ends when the half of every ratio's interval is at most this share of the ratio.
-        budget_seconds: no slice of a task begins after this long.
+        budget_seconds: no slice of a task begins after this long; in a sweep, of one of its settings.
         tolerance: latencies whose ratio is surely within this share of 1 are called the same.
         twins: how often the baseline is opened once more and measured as if it were another variant.
     """
@@ -275,6 +275,8 @@ def override(suite: Suite, **changes: Any) -> Suite:
     for name, section in (("layer", suite.layer), ("latency", suite.latency)):
         own = {key: given.pop(key) for key in list(given) if key in type(section).model_fields}
         sections[name] = section.model_dump() | own
+    if both := [key for key in given.get("sweep", {}) if changes.get(key) is not None]:
+        raise HarnessError(f"--{both[0].replace('_', '-')}: it is swept over too; leave one of them out")
     kept = {key: [] if changes.get(key) is not None else values for key, values in suite.sweep.model_dump().items()}
     sections["sweep"] = kept | given.pop("sweep", {})
     try:
@@ -284,7 +286,10 @@ def override(suite: Suite, **changes: Any) -> Suite:
         key = str(problem["loc"][1 if problem["loc"][0] in sections and len(problem["loc"]) > 1 else 0])
         option = OPTIONS.get(key, key.replace("_", "-"))
         if problem["loc"][0] == "sweep":
-            option = f"sweep {option}"
+            option = f"sweep {problem['loc'][1]}"
+        if problem["type"] == "extra_forbidden":
+            keys = ", ".join(Sweep.model_fields).replace("_", "-")
+            raise HarnessError(f"--{option}: nothing of that name can be swept over; there are: {keys}") from error
         raise HarnessError(f"--{option}: {_sentence(problem)}") from error
 
 

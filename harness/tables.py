@@ -21,7 +21,7 @@ from harness.store import RUN_FILE, Run
 from harness.suite import Latency
 from harness.verdicts import judge
 
-SCENARIOS = ("single-stream", "offline", "training-step")
+SCENARIOS = ("single-stream", "offline", "training-step", "stream")
 STATUS_ORDER = ("wrong", "crashed", "out-of-memory", "timed-out", "failed", "unsupported", "skipped", "ok")
 SETTING = ["task", "hidden_size", "num_layers", "device", "dtype", "threads"]
 KEY = ["variant", *SETTING]

@@ -19,7 +19,7 @@ from harness.contract import MOST_REASON, printable
 from harness.formatting import percentage, seconds
 from harness.load_report import load_tables
 from harness.notices import say
-from harness.report import COLUMNS, display_table, setting, visibility
+from harness.report import COLUMNS, display_table, filled, setting, visibility
 from harness.shapes import RAGGED_COLUMNS, ragged_rows
 from harness.store import Run
 from harness.tables import SETTING, of_setting, records
@@ -84,16 +84,17 @@ def print_summary(run: Run) -> None:
     for _, rows in run.summary.groupby(SETTING, sort=False):
         task, device = rows.iloc[0][["task", "device"]]
         console.print(f"\n{printable(f'{task} on {device}: {setting(rows, latency)}', MOST_REASON)}\n")
-        cells = [[row[column] for column in COLUMNS] for row in display_table(rows, intervals=False)]
-        console.print(_cells(COLUMNS, cells, console.width))
+        shown = display_table(rows, intervals=False)
+        columns = filled(COLUMNS, shown)
+        console.print(_cells(columns, [[row[column] for column in columns] for row in shown], console.width))
         if ragged := ragged_rows(of_setting(latency, records(rows)[0])):
             console.print("", _cells(RAGGED_COLUMNS, ragged, console.width), sep="\n")
         for line in visibility(run, task) if task not in told else ():
             console.print(printable(line, MOST_REASON), soft_wrap=True)
         told.add(task)
-    for title, columns, cells in load_tables(run):
+    for title, names, cells in load_tables(run):
         console.print(f"\n{title}\n")
-        console.print(_cells(columns, cells, console.width))
+        console.print(_cells(names, cells, console.width))
     console.print(LEGEND, style="dim")
     bad = run.trials[~run.trials["status"].isin(["ok", "skipped"])]
     for trial in records(bad.drop_duplicates(["variant", "task", "status", "reason"])):

@@ -218,10 +218,13 @@ BAD: dict[str, tuple[list[str], str]] = {
     "out not writable": (["run", "good.toml", "--out", "good.toml/out"], "'good.toml/out' cannot be written: "),
     "precision of nothing": (["run", "good.toml", "--precision", "0"], "--precision: input should be greater than 0"),
     "sweep of nothing": (["run", "good.toml", "--sweep", "batch="], "--sweep batch=: write KEY=A,B, such as"),
-    "sweep over something else": (["run", "good.toml", "--sweep", "seeds=1,2"], "--sweep seeds: extra inputs"),
+    "sweep over something else": (
+        ["run", "good.toml", "--sweep", "seeds=1,2"],
+        "--sweep seeds: nothing of that name can be swept over; there are: batch, time",
+    ),
     "too large a plan": (
         ["run", "good.toml", "--models", "*", "--most-trials", "2"],
-        "the plan has 3 trials and may have 2: choose fewer models",
+        "the plan has more than 2 trials: choose fewer models",
     ),
     "dry run of a resumption": (["run", "--resume", "full", "--dry-run"], "--dry-run: a run to resume has its plan"),
     "cores that are none": (["run", "good.toml", "--cpus", "x"], "--cpus x: write numbers of cores"),

@@ -9,7 +9,7 @@ from strangers import PlainRuntime, plain_model
 from test_plan import BOTH, a_catalog
 
 import harness
-from harness.forecast import PROBES, START_SECONDS, forecast, latency_seconds, load_seconds, plan_lines
+from harness.forecast import PROBES, START_SECONDS, forecast, latency_seconds, load_seconds, plan_lines, unused
 from harness.plan import Plan, Trial, Variant, make_plan
 from harness.store import Run
 from harness.suite import Latency, Server, Stream, Suite, override, parse_suite_table
@@ -79,3 +79,13 @@ def test_loads_take_as_long_as_their_probes_last() -> None:
     plan = make_plan(suite, a_catalog(plain_model("a"), PlainRuntime("one")))
     assert load_seconds(plan) == 2 * (2 * START_SECONDS + PROBES * (3.0 + 2.0))
     assert load_seconds(make_plan(Suite(), BOTH)) == 0.0
+
+
+def test_a_scenario_that_nothing_has_is_told_of_and_the_others_are_planned() -> None:
+    scenarios = ["single-stream", "training-step", "packed"]
+    suite = override(Suite(models=["a"], runtimes=["plays"], seeds=0), scenarios=scenarios)
+    plan = make_plan(suite, BOTH)
+    assert unused(plan) == [
+        f"scenario '{name}' is for none of these variants on these tasks" for name in ("training-step", "packed")
+    ]
+    assert plan_lines(plan)[-3:-1] == unused(plan)

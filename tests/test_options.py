@@ -44,6 +44,11 @@ def test_what_is_no_core_is_refused(text: str) -> None:
         cores(CONTEXT, PARAMETER, text)
 
 
+def test_a_range_that_goes_backwards_is_refused_and_does_not_mean_all_cores() -> None:
+    with pytest.raises(HarnessError, match="--cpus 0,3-1: 3-1 goes backwards; write 1-3"):
+        cores(CONTEXT, PARAMETER, "0,3-1")
+
+
 def test_a_range_of_more_cores_than_there_can_be_is_refused_at_once() -> None:
     with pytest.raises(HarnessError, match="more cores than any machine has"):
         cores(CONTEXT, PARAMETER, "0-99999999999999999999")

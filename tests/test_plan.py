@@ -503,10 +503,38 @@ def test_a_value_that_is_swept_over_twice_is_one_point() -> None:
     assert [trial.point for trial in plan.of("latency")] == [("single-stream", 1, 5), ("offline", 32, 5)]
 
 
-def test_a_plan_of_more_trials_than_are_allowed_is_refused_with_both_numbers() -> None:
+def test_a_plan_of_more_trials_than_are_allowed_is_refused() -> None:
     suite = override(Suite(seeds=0), sweep={"batch": list(range(1, 200))}, most_trials=100)
-    with pytest.raises(HarnessError, match=r"the plan has \d{4} trials and may have 100: .* \(--most-trials\)"):
+    with pytest.raises(HarnessError, match=r"the plan has more than 100 trials: .* \(--most-trials\)"):
         make_plan(suite, BOTH)
+
+
+def test_a_grid_that_is_too_large_to_be_written_down_is_refused_before_it_is() -> None:
+    points = list(range(1, 1000))
+    suite = override(Suite(seeds=0), sweep={"batch": points, "time": points, "hidden_size": points})
+    with pytest.raises(HarnessError, match="the plan has more than 2000 trials"):
+        make_plan(suite, BOTH)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"scenarios": ["padded"]}, "nothing to time: padded is for none of these variants on these tasks"),
+        ({"scenarios": ["padded", "packed"]}, "nothing to time: padded, packed are for none of these variants"),
+        ({"scenarios": ["single-stream"], "sweep": {"batch": [1, 2]}}, "--sweep batch: none of the scenarios here"),
+        ({"scenarios": ["training-step"], "sweep": {"time": [1, 2]}}, "--sweep time: none of the scenarios here"),
+    ],
+)
+def test_what_is_asked_for_and_is_for_nothing_here_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(HarnessError, match=said):
+        make_plan(override(Suite(seeds=0), **changes), BOTH)
+
+
+def test_batches_of_real_lengths_are_swept_over_too() -> None:
+    ragged = replace(TINY, name="ragged", ragged=True)
+    suite = override(Suite(seeds=0), scenarios=["packed"], sweep={"batch": [2, 4]}, twins=0)
+    plan = make_plan(suite, a_catalog(plain_model("one"), Player("plays"), tasks=(ragged,)))
+    assert [trial.point for trial in plan.of("latency")] == [("packed", 2, 5), ("packed", 4, 5)]
 
 
 def test_rows_of_real_lengths_are_timed_on_ragged_tasks_and_a_backward_direction_packed_only() -> None:

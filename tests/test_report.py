@@ -21,7 +21,7 @@ from markdown_it.token import Token
 from harness import HarnessError
 from harness.contract import printable
 from harness.formatting import inline, markdown_table, percent, percentage, seconds
-from harness.report import COLUMNS, REPORT_COLUMNS, display_table, visibility, write_report
+from harness.report import COLUMNS, REPORT_COLUMNS, display_table, filled, visibility, write_report
 from harness.schema import STATUSES, TRIAL_COLUMNS
 from harness.store import Run, RunFolder, load
 from harness.terminal import Progress, calibration_lines, print_summary
@@ -657,3 +657,13 @@ def test_there_is_no_report_of_what_is_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"is not a run: run\.json cannot be read"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_column_that_says_nothing_of_any_row_is_left_out() -> None:
+    rows = [
+        {"variant": "a@x", "parity": "–", "score": "–", "offline": "1 ms", "vs baseline": "baseline"},
+        {"variant": "b@x", "parity": "–", "score": "–", "offline": "–", "vs baseline": "–"},
+    ]
+    assert filled(list(rows[0]), rows) == ["variant", "parity", "offline"]
+    rows[1]["vs baseline"] = "2.00×"
+    assert filled(list(rows[0]), rows) == ["variant", "parity", "offline", "vs baseline"]

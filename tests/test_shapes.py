@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.shapes import MOST_SHAPES, shapes_table
+from harness.shapes import MOST_SHAPES, ragged_rows, shapes_table
 
 
 def row(variant: str, batch: int, time: int, latency_s: float, scenario: str = "offline") -> dict[str, Any]:
@@ -34,3 +34,14 @@ def test_a_large_grid_is_told_in_several_tables_and_no_shape_is_left_out() -> No
     headers = [line for line in lines if "batch × time" in line]
     assert len(headers) == 2
     assert sum(line.count(" × 8") for line in headers) == len(rows)
+
+
+def test_speed_on_rows_of_real_lengths_is_a_row_a_variant_with_its_ratio_where_there_is_a_verdict() -> None:
+    ends = {"steps_per_s": 1e6, "steps_low_per_s": 0.98e6, "steps_high_per_s": 1.02e6, "ratio": 0.5, "verdict": None}
+    rows = [row("a@x", 4, 8, 1e-3, name) | ends for name in ("padded", "packed")]
+    rows.append(row("b@x", 4, 8, 1e-3, "packed") | ends | {"verdict": "faster"})
+    assert ragged_rows(pd.DataFrame(rows)) == [
+        ["a@x", "1,000,000 ±2.0%", "–", "1,000,000 ±2.0%"],
+        ["b@x", "–", "–", "1,000,000 ±2.0%, 0.50× faster"],
+    ]
+    assert ragged_rows(pd.DataFrame([row("a@x", 1, 8, 1e-3)])) == []

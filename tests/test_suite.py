@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness import HarnessError
+from harness.catalog import discover
+from harness.plan import make_plan
 from harness.suite import (
     DEFAULT_SUITE,
     MAX_SUITE_BYTES,
@@ -242,7 +244,7 @@ def test_an_unknown_suite_like_no_other_lists_the_built_in_ones_in_a_sentence_of
     with pytest.raises(HarnessError) as raised:
         read_suite("zzz")
     message = str(raised.value)
-    assert "deploy, full, quick, tutorial" in message
+    assert "deploy, full, quick, scenarios, tutorial" in message
     assert "'zzz' Built in" not in message
 
 
@@ -283,6 +285,25 @@ def test_what_the_command_line_says_takes_the_place_of_a_list_that_is_swept_over
     again = override(swept, hidden_size=32, sweep={"batch": [4]})
     assert (again.sweep.hidden_size, again.sweep.dtype, again.sweep.batch) == ([], ["float64"], [4])
     assert again.layer.hidden_size == 32
+
+
+def test_what_is_swept_over_and_given_as_one_value_too_is_refused() -> None:
+    with pytest.raises(HarnessError, match="--hidden-size: it is swept over too; leave one of them out"):
+        override(Suite(), hidden_size=128, sweep={"hidden_size": [64]})
+
+
+def test_a_sweep_over_something_else_lists_what_can_be_swept_over() -> None:
+    with pytest.raises(
+        HarnessError, match=r"--sweep seeds: nothing of that name .*: batch, time, hidden-size, num-layers"
+    ):
+        override(Suite(), sweep={"seeds": [1]})
+
+
+def test_every_built_in_suite_has_a_plan_with_everything_installed() -> None:
+    pytest.importorskip("harness_torch")
+    catalog = discover()
+    for name in builtin_suites():
+        assert make_plan(read_suite(name)[1], catalog).trials
 
 
 @pytest.mark.parametrize(("key", "points"), [("batch", [0]), ("dtype", ["float16"]), ("sizes", [1]), ("time", ["x"])])

@@ -217,9 +217,13 @@ class TestTheOracle:
         oracle = Oracle(Subject("decay", NamedLayer("mine:Decay", str(Path.cwd())), "numbers"))
         oracle.weight_shapes(SIZE)
         (child,) = (p for p in psutil.Process().children() if "harness.oracle" in p.cmdline())
-        before = child.cpu_times()
-        threading.Event().wait(0.2)
-        assert child.cpu_times() == before
+
+        def works_meanwhile() -> bool:
+            before = child.cpu_times()
+            threading.Event().wait(0.2)
+            return bool(child.cpu_times() != before)
+
+        assert not all(works_meanwhile() for _ in range(5))  # it may yet be at the end of its answer
         assert child.status() == psutil.STATUS_SLEEPING
         assert oracle._process
         assert oracle._process.stdin
