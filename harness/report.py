@@ -325,22 +325,25 @@ def visibility(run: Run, task: str) -> list[str]:
 
 def _noise(run: Run, latency: pd.DataFrame, task: str) -> list[str]:
     """The harness's own overhead, and a warning where the machine was busy with something else."""
-    processes = run.processes[run.processes["task"] == task]
-    if processes.empty:
+    workers = run.processes[run.processes["task"] == task]
+    if workers.empty:
         return []
+    serves = workers["trial"].notna()
+    processes = workers[~serves]
     whole, compute = (processes[name].median() for name in ("overhead_end_to_end_s", "overhead_s"))
     lines = []
     if not math.isnan(compute):
         lines.append(f"An empty call reads {seconds(compute)}, end to end {seconds(whole)}; this is in every row.")
-    busy, steal = processes["other_busy_share"].mean(), processes["steal_share"].mean()
+    busy, steal, told = _others(processes)
     taken = latency["samples"].sum()
     share = latency["disturbed_samples"].sum() / taken if taken else 0.0
     if busy > BUSY_OTHERS or steal > 0.01 or share > DISTURBED:
-        told = [f"others used {100 * busy:.0f} % of the cores' time", f"{100 * steal:.1f} % were stolen"]
-        told = [text for text, value in zip(told, (busy, steal), strict=True) if not math.isnan(value)]
         told.append(f"{100 * share:.1f} % of the samples are marked as disturbed (and kept)")
         lines.append(f"**The machine was not quiet**: {', '.join(told)}.")
-    clocks = processes["frequency_mhz"]
+    busy, steal, told = _others(workers[serves])
+    if busy > BUSY_OTHERS or steal > 0.01:
+        lines.append(f"**The machine was not quiet while loads were offered**: {', '.join(told)}.")
+    clocks = workers["frequency_mhz"]
     if clocks.max() > CLOCK_CHANGE * clocks.min():
         lines.append(f"**The cores' clock changed**: between {clocks.min():.0f} and {clocks.max():.0f} MHz.")
     unsteady = int(latency.loc[latency["boundary"] == "compute", "unsteady_instances"].sum())
@@ -350,8 +353,15 @@ def _noise(run: Run, latency: pd.DataFrame, task: str) -> list[str]:
     return lines
 
 
+def _others(processes: pd.DataFrame) -> tuple[float, float, list[str]]:
+    """The share of the cores' time that others used, the share that was stolen, and in words what of it is known."""
+    busy, steal = processes["other_busy_share"].mean(), processes["steal_share"].mean()
+    told = [f"others used {100 * busy:.0f} % of the cores' time", f"{100 * steal:.1f} % were stolen"]
+    return busy, steal, [text for text, value in zip(told, (busy, steal), strict=True) if not math.isnan(value)]
+
+
 def _processes_table(run: Run) -> list[str]:
-    """How the machine fared while each runtime was timed, over its processes."""
+    """How the machine fared while each runtime was timed, and while it served loads, over its processes."""
 
     def share(value: float) -> str:
         return NONE if math.isnan(value) else f"{100 * value:.1f} %"
@@ -359,20 +369,30 @@ def _processes_table(run: Run) -> list[str]:
     def count(values: pd.Series[Any]) -> str:
         return NONE if values.isna().all() else f"{values.sum():.0f}"
 
+    def canary(values: pd.Series[float]) -> str:
+        return NONE if values.isna().all() else f"{seconds(values.min())} to {seconds(values.max())}"
+
+    def cores(values: pd.Series[Any]) -> str:
+        return "; ".join(dict.fromkeys(str(value) for value in values.dropna() if value)) or NONE
+
     rows = []
-    for (task, runtime, python), own in run.processes.groupby(["task", "runtime", "python"], sort=False):
+    processes = run.processes.assign(kind=run.processes["trial"].notna().map({False: "latency", True: "load"}))
+    for (task, kind, runtime, python), own in processes.groupby(["task", "kind", "runtime", "python"], sort=False):
         total = own["seconds"].sum()
         rows.append(
             [
-                *(task, f"{runtime}[{python}]" if python else runtime, len(own), seconds(total)),
-                *(f"{seconds(own['canary_s'].min())} to {seconds(own['canary_s'].max())}",),
+                *(task, kind, f"{runtime}[{python}]" if python else runtime, cores(own["cpus"]), len(own)),
+                *(seconds(total), canary(own["canary_s"])),
                 *(share(own[name].mean()) for name in ("disturbed_share", "other_busy_share", "steal_share")),
                 share(own["run_delay_s"].sum(min_count=1) / total),
                 *(count(own[name]) for name in ("involuntary_switches", "page_faults_major")),
             ]
         )
-    header = ("task", "runtime", "processes", "time", "canary", "samples disturbed", "cores used by others", "steal")
-    return markdown_table((*header, "waited for a core", "involuntary switches", "major faults"), rows) if rows else []
+    header = (
+        *("task", "kind", "runtime", "cores", "processes", "time", "canary", "samples disturbed"),
+        *("cores used by others", "steal", "waited for a core", "involuntary switches", "major faults"),
+    )
+    return markdown_table(header, rows) if rows else []
 
 
 def _disagreement(latency: pd.DataFrame) -> list[str]:

@@ -45,7 +45,7 @@ LOAD_COLUMNS = [
 ]
 INSTANCE_COLUMNS = ["trial", "slice", "process", "instance", "warmup_calls", "is_steady", "rows", "steps"]
 PROCESS_COLUMNS = [
-    *("slice", "process", "task", "runtime", "python", "started_s", "seconds"),
+    *("slice", "process", "task", "runtime", "python", "trial", "started_s", "seconds"),
     *("canary_s", "overhead_s", "overhead_end_to_end_s", "disturbed_share"),
     *("run_delay_s", "involuntary_switches", "voluntary_switches", "steal_share", "other_busy_share"),
     *("page_faults_major", "page_faults_minor", "gc_collections", "frequency_mhz", "governor", "temperature_c"),
@@ -53,7 +53,8 @@ PROCESS_COLUMNS = [
 ]
 MATRIX_COLUMNS = ["trial", "matrix", "rows", "columns"]
 MACHINE_COLUMNS = ["device", "dtype", "threads", "what", "working_set_bytes", "flops_per_s", "bytes_per_s"]
-NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in ("task", "runtime", "python", "governor", "cpus")]
+TEXT_PROCESS_COLUMNS = ("task", "runtime", "python", "trial", "governor", "cpus")
+NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in TEXT_PROCESS_COLUMNS]
 FLOAT_COLUMNS = {
     "parity": ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"],
     "costs": ["open_s", "import_s", "export_s", "first_call_s", "compile_s", "flops", "energy_j"],

@@ -177,7 +177,7 @@ class Run:
         curves: learning curves; one row per point.
         samples: one row per timed call.
         instances: one row per session that was timed: how it warmed up.
-        processes: one row per worker process that timed: what happened on the machine meanwhile.
+        processes: one row per worker process that timed or served: what happened on the machine meanwhile.
         matrices: the weight matrices of every variant that could be opened; one row per parity trial and matrix.
         machine: what the machine attains at best; one row per thing that was measured.
         trainings: the records of trainings that are no trial's own but serve other variants.

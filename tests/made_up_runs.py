@@ -80,7 +80,15 @@ def trial_row(name: str, kind: str, variant: str, **changes: Any) -> dict[str, A
 def process_row(slice_: int, **changes: Any) -> dict[str, Any]:
     """What a quiet machine says of a worker process."""
     row = dict.fromkeys(PROCESS_COLUMNS, 0.0) | {"slice": slice_, "process": 10 + slice_, "task": "t", "runtime": "r"}
-    row |= {"python": "", "governor": "performance", "started_s": 1.7e9, "seconds": 2.0, "canary_s": 1e-4}
+    row |= {
+        "python": "",
+        "trial": None,
+        "cpus": "0-1",
+        "governor": "performance",
+        "started_s": 1.7e9,
+        "seconds": 2.0,
+        "canary_s": 1e-4,
+    }
     return row | {"overhead_s": 1e-7, "overhead_end_to_end_s": 4e-7} | changes
 
 

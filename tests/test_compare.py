@@ -329,6 +329,18 @@ def test_the_canary_is_read_where_both_runs_have_it_runtime_by_runtime_and_task_
     )
 
 
+def test_workers_of_loads_have_no_canary_and_change_nothing() -> None:
+    both = timed(A, by_process(1.0, 1.01)), timed(A, by_process(1.02, 1.03))
+    served = [row | {"process": 90, "trial": "0009-load"} for row in canary(math.nan, math.nan)]
+    alone = compare(run(both[0], processes=canary(1.0, 1.1)), run(both[1], processes=canary(1.0, 1.2)))
+    beside = compare(
+        run(both[0], processes=[*canary(1.0, 1.1), *served]), run(both[1], processes=[*canary(1.0, 1.2), *served])
+    )
+    assert beside.drift == alone.drift
+    assert alone.drift[0].shift is not None
+    assert row_of(beside).ratio == row_of(alone).ratio
+
+
 def test_processes_of_one_slice_share_its_moment() -> None:
     alone = run(timed(A, by_process(1.0, 1.01)), processes=canary(1.0, 1.1))
     doubled = run(timed(A, by_process(1.0, 1.01)), processes=[*canary(1.0, 1.1), *canary(1.0, 1.1)])

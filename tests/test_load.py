@@ -23,6 +23,7 @@ from harness.engine.replies import checked
 from harness.engine.run import execute
 from harness.estimates import NOT_SUSTAINED, REFUSED, SUSTAINED
 from harness.plan import make_plan
+from harness.schema import PROCESS_COLUMNS
 from harness.store import Run, RunFolder, load
 from harness.suite import Latency, Server, Stream, Suite
 from harness.tables import records
@@ -38,6 +39,8 @@ SUITE = Suite(
 )
 HONEST: dict[str, Any] = {"compute_s": 1.0, "around_s": 0.0, "moved_bytes": 0, "flops": 0.0, "peak_flops_per_s": None}
 HONEST |= {"repeated_s": None, "outputs": [], "changed_inputs": 0, "worker_s": 1.0, "engine_s": 0.0}
+TOLD: dict[str, Any] = dict.fromkeys(PROCESS_COLUMNS[6:], None)  # by a worker of the machine
+TOLD |= {"started_s": 5.0, "seconds": 2.0, "other_busy_share": 0.3, "gc_collections": 0, "cpus": "0-1"}
 FEWEST = stats.samples_needed(0.99)
 
 
@@ -115,6 +118,12 @@ class Scripted:
 
     def idle(self) -> Any:
         return {"busy_cores": self._script.busy_cores}
+
+    def start_timing(self) -> Any:
+        return {}
+
+    def finish_timing(self) -> Any:
+        return TOLD
 
     def unloaded(self, **_: Any) -> Any:
         return {"service_s": self._script.service_s}
@@ -195,9 +204,9 @@ def test_each_slice_gives_every_trial_a_worker_alone_that_is_checked_before_and_
     assert len(served) == 2 * 2 * 2  # variants, scenarios, slices
     for asked in served:
         names = [do for do, _ in asked]
-        assert names[:4] == ["open", "parity", "idle", "unloaded"]
-        assert names[-2:] == ["parity", "idle"]
-        assert set(names[4:-2]) == {"under_load"}
+        assert names[:5] == ["open", "parity", "idle", "start_timing", "unloaded"]
+        assert names[-3:] == ["finish_timing", "parity", "idle"]
+        assert set(names[5:-3]) == {"under_load"}
         assert len({arguments["key"] for _, arguments in asked if "key" in arguments}) == 1
     assert set(run.parity["moment"]) == {"first", "before", "after"}
     assert set(run.audits["audit"]) == {"clock", "rest"}
@@ -267,6 +276,41 @@ def test_a_layer_in_two_directions_serves_requests_and_no_streams_and_one_that_d
     models = [plain_model("a"), Model("bi", BILSTM, "plain", lambda **size: None)]
     run = run_all(tmp_path / "run", *models, Model("nothing", NOTHING, "plain", lambda **size: None))
     assert set(ends(run)) == {"a@one server", "a@one stream", "bi@one server"}
+
+
+# ------------------------------------------------------------------------------------------------- the machine
+
+
+def test_each_worker_that_served_has_a_row_of_what_happened_on_the_machine(script: Script, tmp_path: Path) -> None:
+    run = run_all(tmp_path / "run")
+    names = {trial["trial"] for trial in records(run.trials) if trial["kind"] == "load"}
+    assert sorted(zip(run.processes["trial"], run.processes["slice"], strict=True)) == [
+        (name, slice_) for name in sorted(names) for slice_ in (1, 2)
+    ]
+    assert sorted(run.processes["process"]) == list(range(1, 9))  # variants, scenarios, slices
+    for row in records(run.processes):
+        assert (row["task"], row["runtime"], row["cpus"]) == (TINY.name, "one", "0-1")
+        assert (row["other_busy_share"], row["seconds"]) == (0.3, 2.0)
+        assert math.isnan(row["canary_s"])
+    assert run.damage == ()
+
+
+def test_a_worker_that_died_under_a_load_has_no_row_and_those_before_it_have(script: Script, tmp_path: Path) -> None:
+    def happens(do: str, arguments: dict[str, Any]) -> None:
+        if do == "under_load" and arguments["key"] == "a@one" and arguments["load"]["seed"] == 2002:
+            raise DEAD
+
+    script.happens = happens
+    run = run_all(tmp_path / "run", plain_model("a"), suite=SERVERS)
+    assert run.processes["slice"].tolist() == [1]
+    assert set(run.loads["slice"]) == {1, 2}
+
+
+def test_a_worker_that_was_wrong_after_it_served_keeps_its_row(script: Script, tmp_path: Path) -> None:
+    script.rmse = lambda session, checked: 1.0 if checked == 2 else 0.0
+    run = run_all(tmp_path / "run", plain_model("a"), suite=SERVERS)
+    assert ends(run)["a@one server"][0] == "wrong"
+    assert run.processes["slice"].tolist() == [1]
 
 
 # ------------------------------------------------------------------------------------------------- a late generator
@@ -416,6 +460,22 @@ def test_a_trial_that_has_not_ended_is_done_again_whole_and_one_that_has_is_not(
     assert (ends(run)["a@one server"][0], ends(run)["b@one server"]) == ("crashed", OK)
     assert {own[0][1]["key"] for own in script.loads()} == {"b@one"}
     assert set(run.loads["slice"]) == {1, 2}
+    assert run.processes["slice"].tolist() == [1, 2]  # as its loads, none from before
+    assert run.processes["process"].is_unique
+    assert set(run.processes["trial"]) == set(run.loads["trial"])
+
+
+def test_a_run_that_is_gone_on_with_gives_no_number_of_a_process_twice(script: Script, tmp_path: Path) -> None:
+    suite = SERVERS.model_copy(update={"latency": SUITE.latency.model_copy(update={"slices": 1})})
+    run_all(tmp_path / "run", suite=suite)
+    journal = tmp_path / "run" / "journal.jsonl"
+    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+    places = [number for number, line in enumerate(lines) if '"process":{' in line.replace(" ", "")]
+    journal.write_text("".join(lines[: places[1]]), encoding="utf-8")  # the first trial has ended
+    (first,) = load(tmp_path / "run").processes["process"]
+    run = run_all(tmp_path / "run", suite=suite)
+    assert set(ends(run).values()) == {OK}
+    assert run.processes["process"].tolist() == [first, first + 1]
 
 
 # ------------------------------------------------------------------------------------------------- for real
@@ -469,6 +529,12 @@ def test_through_the_command_every_load_has_its_row_and_its_verdict_follows_from
         assert row["busy_s"] > 0
     cases = run.parity.loc[run.parity["problem"].eq(""), "case"]
     assert cases.str.endswith("in chunks of 2").any()
+    processes = run.processes.assign(serves=run.processes["trial"].notna())
+    assert processes["process"].is_unique
+    assert processes["process"][~processes["serves"]].max() < processes["process"][processes["serves"]].min()
+    assert processes.loc[processes["serves"], "canary_s"].isna().all()
+    assert processes.loc[~processes["serves"], "canary_s"].gt(0).all()
+    assert set(run.loads["trial"]) == set(processes["trial"].dropna())
     (timed,) = run.latency["scenario"].unique()
     assert (timed, run.latency["audit_outputs"].unique().tolist()) == ("stream", ["ok"])
     report = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")

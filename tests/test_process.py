@@ -776,7 +776,7 @@ def test_what_a_process_tells_at_the_end_fills_the_table_of_processes(here: Work
     for seed in (1, 2):
         here.sample([POINT | {"key": "k"}], 10, 60.0, seed)
     told = here.finish_timing()
-    assert {"slice", "process", "task", "runtime", "python", *told} == set(PROCESS_COLUMNS)
+    assert {"slice", "process", "task", "runtime", "python", "trial", *told} == set(PROCESS_COLUMNS)
     assert told["overhead_s"] > 0
     assert told["overhead_end_to_end_s"] > 0
     assert told["canary_s"] > 0
@@ -812,6 +812,16 @@ def test_a_process_tells_the_median_of_what_was_counted_of_canary_and_empty_call
     assert (told["canary_s"], told["overhead_s"], told["overhead_end_to_end_s"]) == (102.0, 3.0, 4.0)
     assert told["disturbed_share"] == 0.25  # of all calls
     assert told["gc_collections"] == 100 - 2 * 7  # a collection before each block is the harness's own
+
+
+def test_the_collection_before_each_load_is_the_harnesss_own(here: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.engine.noise.gc_collections", iter([100, 110]).__next__)
+    here.open("k", **HERE)
+    here.start_timing()
+    load = {"scenario": "server", "amount": 1e5, "requests": 5, "period_s": 0.0, "window_s": 0.0, "most_batch": 1}
+    for seed in (1, 2):
+        here.under_load("k", 5, load | {"seed": seed})
+    assert here.finish_timing()["gc_collections"] == 8
 
 
 def test_a_process_that_timed_nothing_tells_so(here: Worker) -> None:

@@ -585,18 +585,51 @@ def test_what_happened_meanwhile_stands_in_a_table_by_runtime_and_interpreter(tm
     rows = [process_row(1), process_row(2, **loud), process_row(1, python="old"), process_row(1, runtime="s")]
     header, *found = machine_table(busy(tmp_path / "run", *rows))
     quiet = ["0.0 %", "0.0 %", "0.0 %", "0.0 %", "0", "0"]
-    assert header[:5] == ["task", "runtime", "processes", "time", "canary"]
+    assert header[:7] == ["task", "kind", "runtime", "cores", "processes", "time", "canary"]
     assert found == [
-        ["t", "r", "2", "4 s", "100 µs to 200 µs", "1.0 %", "25.0 %", "0.1 %", "2.5 %", "7", "2"],
-        ["t", r"r\[old\]", "1", "2 s", "100 µs to 100 µs", *quiet],
-        ["t", "s", "1", "2 s", "100 µs to 100 µs", *quiet],
+        ["t", "latency", "r", "0-1", "2", "4 s", "100 µs to 200 µs", "1.0 %", "25.0 %", "0.1 %", "2.5 %", "7", "2"],
+        ["t", "latency", r"r\[old\]", "0-1", "1", "2 s", "100 µs to 100 µs", *quiet],
+        ["t", "latency", "s", "0-1", "1", "2 s", "100 µs to 100 µs", *quiet],
     ]
+
+
+def serving_row(slice_: int, **changes: Any) -> dict[str, Any]:
+    """What a quiet machine says of a worker of a load trial."""
+    unseen = dict.fromkeys(("canary_s", "overhead_s", "overhead_end_to_end_s", "disturbed_share"))
+    return process_row(slice_, process=20 + slice_, trial="0009-load", **unseen) | changes
+
+
+def test_workers_of_loads_stand_in_rows_of_their_own_and_have_no_canary(tmp_path: Path) -> None:
+    rows = [process_row(1, cpus="0-1"), serving_row(1, cpus="0-1", other_busy_share=0.5), serving_row(2, cpus="3")]
+    _, *found = machine_table(busy(tmp_path / "run", *rows))
+    assert [row[:8] for row in found] == [
+        ["t", "latency", "r", "0-1", "1", "2 s", "100 µs to 100 µs", "0.0 %"],
+        ["t", "load", "r", "0-1; 3", "2", "4 s", "–", "–"],
+    ]
+    assert [row[8] for row in found] == ["0.0 %", "25.0 %"]
+
+
+def test_loads_and_latencies_are_warned_of_apart(tmp_path: Path) -> None:
+    calm, loud = {"other_busy_share": 0.0}, {"other_busy_share": 0.3, "steal_share": 0.025}
+    for name, timed, served in (("loads", calm, loud), ("latencies", loud, calm)):
+        text = busy(tmp_path / name, process_row(1, **timed), *(serving_row(s, **served) for s in (1, 2, 3)))
+        (line,) = [line for line in text.splitlines() if "not quiet" in line]
+        while_loaded = "**The machine was not quiet while loads were offered**: "
+        assert line.startswith(while_loaded) == (name == "loads")
+        assert "others used 30 % of the cores' time, 2.5 % were stolen" in line
+    assert "An empty call reads 100 ns, end to end 400 ns; this is in every row." in text.splitlines()
+
+
+def test_of_a_run_that_only_served_nothing_is_said_of_empty_calls(tmp_path: Path) -> None:
+    text = busy(tmp_path / "run", serving_row(1, steal_share=None, other_busy_share=0.3))
+    assert "**The machine was not quiet while loads were offered**: others used 30 % of the cores' time." in text
+    assert "An empty call" not in text
 
 
 def test_what_the_machine_does_not_tell_is_a_dash_and_no_zero(tmp_path: Path) -> None:
     told = ("task", "runtime", "python", "slice", "process", "seconds")
     row = {name: value if name in told else None for name, value in process_row(1).items()}
-    assert machine_table(busy(tmp_path / "run", row))[1] == ["t", "r", "1", "2 s", "– to –", *["–"] * 6]
+    assert machine_table(busy(tmp_path / "run", row))[1] == ["t", "latency", "r", "–", "1", "2 s", *["–"] * 7]
 
 
 def test_a_run_that_timed_nothing_has_no_table_of_processes(tmp_path: Path) -> None:

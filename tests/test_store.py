@@ -77,6 +77,7 @@ PROCESS |= {
     "task": "t",
     "runtime": "r",
     "python": "",
+    "trial": "0003-latency",
     "governor": "performance",
     "cpus": "0-1",
 }

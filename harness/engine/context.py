@@ -77,6 +77,7 @@ class Context:
         self._workers: set[WorkerProcess] = set()
         self._lock = threading.Lock()
         self._is_stopping = False
+        self._process = int(past.processes["process"].max()) if past is not None and len(past.processes) else 0
         self._log_number = max(map(_number, (folder.path / "logs").iterdir()), default=0) if folder else 0
         self._ended: dict[str, Outcome] = {}
         if past is not None:
@@ -86,6 +87,11 @@ class Context:
     def ended(self, trial: Trial) -> Outcome | None:
         """How a trial of a resumed run ended, if it did."""
         return self._ended.get(trial.id)
+
+    def next_process(self) -> int:
+        """A number for a row of the processes table, which no other of the run has, not even before it was resumed."""
+        self._process += 1
+        return self._process
 
     @contextmanager
     def worker(

@@ -37,6 +37,7 @@ class _Found:
     loads: list[dict[str, Any]] = field(default_factory=list)
     parity: list[dict[str, Any]] = field(default_factory=list)
     audits: list[dict[str, Any]] = field(default_factory=list)
+    processes: list[dict[str, Any]] = field(default_factory=list)
 
 
 class _GeneratorLate(Exception):
@@ -92,12 +93,21 @@ class Loads:
         )
 
     def _measure(self, trial: Trial, slice_: int) -> None:
-        """One worker: check, search, check again. What fails ends the trial."""
+        """One worker: check, search, check again. What fails ends the trial.
+
+        What happened on the machine is recorded while loads are offered, and not while outputs are checked.
+        """
+        process = self._context.next_process()
         try:
             with self._context.worker([trial.variant], trial.task, trial.threads) as worker:
                 outcome = self._check(worker, trial, slice_, "before")
                 if outcome.status == "ok":
+                    worker.ask("start_timing", self._context.seconds)
                     evidence = self._search(worker, trial, slice_)
+                    noise = worker.ask("finish_timing", self._context.seconds)
+                    row = {"slice": slice_, "process": process, "task": trial.task, "trial": trial.id}
+                    row |= {"runtime": trial.variant.runtime, "python": trial.variant.python}
+                    self._found[trial.id].processes.append({**row, **noise})
                     outcome = self._check(worker, trial, slice_, "after")
                 if outcome.status == "ok":
                     outcome = self._audit(worker, trial, slice_, evidence)
@@ -109,6 +119,8 @@ class Loads:
     def _end(self, trial: Trial, outcome: Outcome) -> None:
         self._outcomes[trial.id] = outcome
         found = self._found[trial.id]
+        for row in found.processes:  # not before, or a trial that is done again whole would leave rows without loads
+            self._context.record_process(row, [], [])
         self._context.record(trial, outcome, loads=found.loads, parity=found.parity, audits=found.audits)
 
     def _check(self, worker: WorkerProcess, trial: Trial, slice_: int, moment: str) -> Outcome:

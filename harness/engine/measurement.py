@@ -62,7 +62,6 @@ class Measurement:
         self._outcomes: dict[str, Outcome] = {}
         self._medians: dict[str, dict[estimates.Key, float]] = {}  # by trial
         self._timed: set[str] = set()  # trials of which there are samples
-        self._process = 0
         self._spent: dict[Setting, float] = {}  # seconds that a resumed run has measured already
         self._ratios: dict[str, list[float]] = {}  # repeated over fresh latency of the instances so far, by trial
         self._alone: set[str] = set()  # sessions that failed a check beside others
@@ -90,7 +89,6 @@ class Measurement:
             if trial in self._medians and median > 0:
                 self._medians[trial][slice_, process, instance] = median
         self._timed.update(past.samples["trial"])
-        self._process = int(past.processes["process"].max()) if len(past.processes) else 0
         planned = {trial.id: trial.setting for trial in self._context.plan.trials}
         settings = {process: planned.get(trial) for (trial, _, process, _) in medians}
         for row in past.processes.to_dict("records"):
@@ -178,7 +176,7 @@ class Measurement:
 
     def _measure_together(self, groups: list[list[Trial]], slice_: int) -> list[list[Trial]]:
         """One worker opens, checks and times these trials in turns; if that failed, the parts to try again."""
-        self._process = process = self._process + 1
+        process = self._context.next_process()
         trials = [trial for group in groups for trial in group]
         found = {trial.id: _Found() for trial in trials}
         variants = list(dict.fromkeys(trial.variant for trial in trials))

@@ -398,6 +398,10 @@ class Timing:
                 self._elapsed.setdefault((sample.key, sample.boundary), []).append(sample.elapsed_s)
         self._blocks += 1 + max((sample.block for sample in samples), default=-1)
 
+    def add_probe(self) -> None:
+        """A load was offered: garbage was collected once before it, as before a block."""
+        self._blocks += 1
+
     def finish(self) -> dict[str, Any]:
         """The columns of the processes table that the worker knows."""
         self._noise.__exit__(None, None, None)

@@ -376,11 +376,12 @@ class Worker:
         began = perf_counter_ns()
         own = model.architecture, time, options.size, options.dtype
         served, delays, witness = serving.under_load(session, *own, arrivals.Load(**load), perf_counter_ns)
+        if self._timing:
+            self._timing.add_probe()
         calls, busy_s = arrivals.work(served)
         evidence = self._evidence(key, busy_s, len(served) * time, witness)
         worker_s = (perf_counter_ns() - began) / 1e9
-        latencies = [request.latency_s for request in served]
-        seen = {"latencies_s": latencies, "delays_s": delays, "calls": calls, "busy_s": busy_s}
+        seen = {"latencies_s": [one.latency_s for one in served], "delays_s": delays, "calls": calls, "busy_s": busy_s}
         return {**seen, "evidence": asdict(evidence) | {"worker_s": worker_s}}
 
     def finish_timing(self) -> dict[str, Any]:
