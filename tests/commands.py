@@ -47,4 +47,4 @@ def living() -> list[psutil.Process]:
                 found.append(process)
         except psutil.Error:
             continue  # gone, or somebody else's
-    return found
+    return psutil.wait_procs(found, timeout=1.0)[1]  # who has been killed may take a moment to be gone

@@ -672,8 +672,7 @@ def answers_deep_json(value: Any) -> Any:
 @hostile("call", "failed", "the worker's reply cannot be read")
 @hostile("import", NOT_LOADED, "what it says of itself cannot be read", name="answers-a-wrong-form-at-import")
 def answers_in_a_wrong_form(value: Any) -> Any:
-    worker = sys.modules["__main__"]
-    worker.ENCODE = lambda message: '{"result": [{"case": 1}]}'  # type: ignore[attr-defined]
+    sys.modules["harness.engine.protocol"].ENCODE = lambda message: '{"result": [{"case": 1}]}'  # type: ignore[attr-defined]
     return value
 
 
