@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from statistics import median
 from typing import Any
 
@@ -14,10 +14,11 @@ from harness.store import Run
 from harness.tables import KEY, SETTING, records
 
 UNITS = {"server": "requests/s", "stream": "streams"}
-AT_CAPACITY = ("p50_s", "p99_s", "mean_batch", "real_time_factor")
+AT_CAPACITY = ("misses", "p50_s", "p99_s", "mean_batch", "real_time_factor")
 CAPACITY_COLUMNS = [
     *("trial", *KEY, "scenario", "batch", "time", "unit", "bound_s", "workers", "probes", "refused"),
-    *("capacity", "capacity_low", "capacity_high", "not_sustained", *AT_CAPACITY),
+    *("capacity", "capacity_low", "capacity_high", "is_capped", "none_sustained", "highest", "not_sustained"),
+    *AT_CAPACITY,
     *("baseline", "ratio", "ratio_low", "ratio_high"),
 ]
 NAN = stats.Estimate(math.nan, math.nan, math.nan, 0)
@@ -30,24 +31,22 @@ def capacity(run: Run) -> pd.DataFrame:
     (requests a call at most), `time`; `unit` of a load; `bound_s`; `workers` that found their limit; `probes` of all
     workers and how many of them were `refused`; `capacity` with `capacity_low` and `capacity_high`: the geometric mean
     of the workers' highest sustained loads, with Student's 95 % interval of the logarithms; 0 if a worker sustained
-    nothing; `not_sustained`, the lowest load that a worker did not sustain; at the highest load that each worker
-    sustained, the medians of `p50_s`, `p99_s`, `mean_batch` and `real_time_factor`; `baseline`, and `ratio` to its
-    capacity with `ratio_low` and `ratio_high`, paired by slice: above 1 carries more.
+    nothing; `is_capped` if a worker sustained the highest load that is offered at all, so that the capacity is at
+    least this; `none_sustained`, how many workers sustained nothing, and `highest`, the highest limit of any;
+    `not_sustained`, the lowest load that a worker did not sustain; at the limit of each worker, the medians of
+    `misses` (a share), `p50_s`, `p99_s`, `mean_batch` and `real_time_factor`; `baseline`, and `ratio` to its capacity
+    with `ratio_low` and `ratio_high`, paired by slice: above 1 carries more; none where either is capped.
     """
     trials = records(run.trials[run.trials["kind"].eq("load") & run.trials["status"].eq("ok")])
     rows = {str(trial): records(own) for trial, own in run.loads.groupby("trial")} if len(run.loads) else {}
     limits = {trial["trial"]: _limits(rows.get(trial["trial"], [])) for trial in trials}
     points = {(trial["variant"], *_point(trial)): trial["trial"] for trial in trials}
+    capped = {of for of, own in limits.items() if any(row["is_capped"] for row in _at_limits(rows.get(of, []), own))}
     found = []
     for trial in trials:
         base = points.get((trial["baseline"], *_point(trial)))
-        found.append(_row(trial, rows.get(trial["trial"], []), limits, base))
+        found.append(_row(trial, rows.get(trial["trial"], []), limits, base, capped))
     return pd.DataFrame(found, columns=CAPACITY_COLUMNS)
-
-
-def amount(row: Mapping[str, Any]) -> float:
-    """The load of a row of the loads table: requests a second, or streams."""
-    return float(row["rate_per_s"] if pd.isna(row["streams"]) else row["streams"])
 
 
 def _point(trial: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -56,21 +55,25 @@ def _point(trial: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _limits(rows: list[dict[str, Any]]) -> dict[estimates.Key, float]:
     """The limit that each worker found, by slice; no two workers share a process."""
-    slices: dict[int, list[tuple[float, str]]] = {}
+    slices: dict[int, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: (row["slice"], row["probe"])):
-        slices.setdefault(int(row["slice"]), []).append((amount(row), row["verdict"]))
-    highest = {slice_: estimates.highest_load(probes) for slice_, probes in slices.items()}
+        slices.setdefault(int(row["slice"]), []).append(row)
+    highest = {slice_: estimates.worker_limit(own) for slice_, own in slices.items()}
     return {(slice_, slice_, 1): limit for slice_, limit in highest.items() if limit is not None}
 
 
 def _row(
-    trial: dict[str, Any], rows: list[dict[str, Any]], limits: Mapping[str, Mapping[estimates.Key, float]], base: Any
+    trial: dict[str, Any],
+    rows: list[dict[str, Any]],
+    limits: Mapping[str, Mapping[estimates.Key, float]],
+    base: Any,
+    capped: Collection[str],
 ) -> dict[str, Any]:
     own = limits[trial["trial"]]
-    at_limit = [row for (slice_, _, _), limit in own.items() for row in _at(rows, slice_, limit)]
-    lost = [amount(row) for row in rows if row["verdict"] == estimates.NOT_SUSTAINED]
+    at_limit = _at_limits(rows, own)
+    lost = [estimates.amount(row) for row in rows if row["verdict"] == estimates.NOT_SUSTAINED]
     estimate = _estimate(list(own.values()))
-    ratio = NAN if base is None else _ratio(own, limits[base])
+    ratio = NAN if base is None or {base, trial["trial"]} & set(capped) else _ratio(own, limits[base])
     is_baseline = base == trial["trial"]
     return {
         **{name: trial[name] for name in ("trial", *KEY, "scenario", "batch", "time", "baseline")},
@@ -82,6 +85,9 @@ def _row(
         "capacity": estimate.value,
         "capacity_low": estimate.low,
         "capacity_high": estimate.high,
+        "is_capped": trial["trial"] in capped,
+        "none_sustained": sum(limit == 0.0 for limit in own.values()),
+        "highest": max(own.values(), default=math.nan),
         "not_sustained": min(lost, default=math.nan),
         **{name: median([row[name] for row in at_limit]) if at_limit else math.nan for name in AT_CAPACITY},
         "ratio": 1.0 if is_baseline else ratio.value,
@@ -90,9 +96,14 @@ def _row(
     }
 
 
-def _at(rows: list[dict[str, Any]], slice_: int, limit: float) -> list[dict[str, Any]]:
-    own = [row for row in rows if row["slice"] == slice_ and row["verdict"] == estimates.SUSTAINED]
-    return [row for row in own if amount(row) == limit]
+def _at_limits(rows: list[dict[str, Any]], limits: Mapping[estimates.Key, float]) -> list[dict[str, Any]]:
+    """Of each worker the probe that its limit comes from, with its misses as a share; the last, as it was confirmed."""
+    found = []
+    for (slice_, _, _), limit in limits.items():
+        own = [row for row in rows if row["slice"] == slice_ and row["verdict"] == estimates.SUSTAINED]
+        own = sorted((row for row in own if estimates.amount(row) == limit), key=lambda row: row["probe"])
+        found += [row | {"misses": row["misses"] / row["judged"]} for row in own[-1:]]
+    return found
 
 
 def _estimate(limits: list[float]) -> stats.Estimate:

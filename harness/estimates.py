@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from harness import stats
 
@@ -48,7 +49,7 @@ def ratio(own: Mapping[Key, float], base: Mapping[Key, float]) -> stats.LogMean 
 
 
 def highest_load(probes: Sequence[tuple[float, str]]) -> float | None:
-    """The highest load that one worker sustained; 0 if it sustained none, None if its search came to no end.
+    """The highest load that was sustained; 0 if none was, None if the search came to no end.
 
     A search ends with a load that was judged. If its last probe was refused, the generator was too late to go on.
 
@@ -58,6 +59,22 @@ def highest_load(probes: Sequence[tuple[float, str]]) -> float | None:
     if not probes or probes[-1][1] == REFUSED:
         return None
     return max((load for load, verdict in probes if verdict == SUSTAINED), default=0.0)
+
+
+def worker_limit(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The limit that one worker found: the highest load it confirmed, or of a search without confirmations sustained.
+
+    Args:
+        rows: of the loads table, of one worker, in the order they were offered.
+    """
+    judged = [row for row in rows if row.get("is_confirmation")] or rows
+    return highest_load([(amount(row), row["verdict"]) for row in judged])
+
+
+def amount(row: Mapping[str, Any]) -> float:
+    """The load of a row of the loads table: requests a second, or streams."""
+    rate = row["rate_per_s"]
+    return float(row["streams"] if rate is None or math.isnan(rate) else rate)
 
 
 def half_width(interval: stats.Estimate) -> float:

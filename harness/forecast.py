@@ -12,6 +12,7 @@ START_SECONDS = 3.0  # of one worker that times
 POINT_SECONDS = 0.12  # of one point in one instance: opening, checking twice, and what is no measuring
 MEASURED_SHARE = 3.0  # of `latency.seconds`: a warm-up and two boundaries, each about as long
 PROBES = 8.0  # of a worker that looks for its limit, some of them overloaded and so longer
+CONFIRMATIONS = 2.0  # of a server's worker after that
 
 
 def latency_seconds(plan: Plan) -> float:
@@ -36,8 +37,9 @@ def latency_seconds(plan: Plan) -> float:
 def load_seconds(plan: Plan) -> float:
     """About how long the loads of a plan take; slow variants, of which few requests come a second, take longer."""
     suite = plan.suite
-    probe = {"server": suite.server.probe_seconds, "stream": suite.stream.probe_seconds}
-    workers = [START_SECONDS + PROBES * probe[trial.scenario or ""] for trial in plan.of("load")]
+    server = PROBES * suite.server.probe_seconds + CONFIRMATIONS * suite.server.confirmation_seconds
+    probes = {"server": server, "stream": PROBES * suite.stream.probe_seconds}
+    workers = [START_SECONDS + probes[trial.scenario or ""] for trial in plan.of("load")]
     return suite.latency.slices * sum(workers)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from harness.capacity import amount
-from harness.estimates import REFUSED
-from harness.formatting import NONE, details, inline, markdown_table, seconds, three_digits
+from harness.estimates import REFUSED, amount
+from harness.formatting import NONE, details, inline, markdown_table, percentage, seconds, three_digits
 from harness.shapes import is_swept, place_of
 from harness.store import Run
 from harness.tables import records
@@ -23,8 +22,8 @@ SERVER_COLUMNS = (
     "refused",
 )
 STREAM_COLUMNS = (
-    *("variant", "task", "streams", "vs baseline", "streams a core", "p50 there", "p99 there", "real-time factor"),
-    "refused",
+    *("variant", "task", "streams", "vs baseline", "streams a core", "late", "p50 there", "p99 there"),
+    *("real-time factor", "refused"),
 )
 
 
@@ -51,7 +50,7 @@ def loads_section(run: Run) -> list[str]:
         lines += [
             f"**Stream**: every stream brings a chunk of {first['time']} steps each {seconds(first['bound_s'])}, and "
             "its state goes from chunk to chunk; the largest number of streams of which one worker answers nearly all "
-            "chunks before the next.",
+            "chunks before the next. **Late** is the share of chunks, at that number, that it did not.",
             "",
             *markdown_table(STREAM_COLUMNS, [_stream_row(row) for row in streams]),
             "",
@@ -59,7 +58,8 @@ def loads_section(run: Run) -> list[str]:
     lines += [
         "Each worker looks for its own limit, alone on the machine; the value is the geometric mean over workers with "
         "its 95 % interval, and the ratio to the baseline is paired by slice: above 1 carries more. **Refused** are "
-        "probes in which the load generator itself was late; they count neither way.",
+        "probes in which the load generator itself was late; they count neither way. **At least**: no higher load is "
+        "offered, so the limit was not reached, and there is no ratio.",
         "",
         *details("All loads that were offered", _probes_table(run)),
     ]
@@ -101,12 +101,18 @@ def _stream_row(row: dict[str, Any]) -> list[str]:
     there = [seconds(row[name]) for name in ("p50_s", "p99_s")]
     a_core = _number(row["capacity"] / row["threads"])
     factor = _number(row["real_time_factor"])
-    return [row["variant"], row["place"], _capacity(row), _ratio(row), a_core, *there, factor, _refused(row)]
+    late = percentage(row["misses"])
+    return [row["variant"], row["place"], _capacity(row), _ratio(row), a_core, late, *there, factor, _refused(row)]
 
 
 def _capacity(row: dict[str, Any]) -> str:
     if row["capacity"] == 0:
-        return f"none, down to {three_digits(row['not_sustained'])}"
+        none = f"none, down to {three_digits(row['not_sustained'])}"
+        if row["none_sustained"] == row["workers"]:
+            return none
+        return f"{none}, in {row['none_sustained']} of {row['workers']} workers; up to {three_digits(row['highest'])}"
+    if row["is_capped"]:
+        return f"at least {_number(row['capacity'])}"
     interval = f" ({_number(row['capacity_low'])}–{_number(row['capacity_high'])})"
     return _number(row["capacity"]) + ("" if math.isnan(row["capacity_low"]) else interval)
 
@@ -116,7 +122,8 @@ def _ratio(row: dict[str, Any]) -> str:
         return "baseline"
     if math.isnan(row["ratio"]):
         return NONE
-    return f"{row['ratio']:.2f}× ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})"
+    interval = "" if math.isnan(row["ratio_low"]) else f" ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})"
+    return f"{row['ratio']:.2f}×{interval}"
 
 
 def _refused(row: dict[str, Any]) -> str:
@@ -135,8 +142,9 @@ def _probes_table(run: Run) -> list[str]:
             f"{three_digits(amount(row))} {'streams' if row['scenario'] == 'stream' else '/s'}",
             *(row["requests"], seconds(row["p50_s"]), seconds(row["p99_s"]), row["misses"]),
             *(f"{seconds(row['generator_p99_s'])}{', too late' if row['verdict'] == REFUSED else ''}", row["verdict"]),
+            "confirmation" if row["is_confirmation"] else "search",
         ]
         for row in known
     ]
     header = ("variant", "task", "scenario", "slice", "probe", "load", "requests", "p50", "p99", "over the bound")
-    return markdown_table((*header, "generator's delay, p99", "verdict"), rows) if rows else []
+    return markdown_table((*header, "generator's delay, p99", "verdict", "of"), rows) if rows else []

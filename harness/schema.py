@@ -42,6 +42,7 @@ CURVE_COLUMNS = ["trial", "step", "epoch", "training_loss", "score"]
 LOAD_COLUMNS = [
     *("trial", "slice", "probe", "rate_per_s", "streams", "requests", "bound_s", "p50_s", "p99_s", "p99_bound_s"),
     *("misses", "generator_p99_s", "mean_batch", "busy_s", "real_time_factor", "verdict"),
+    *("judged", "growth_s", "is_confirmation", "is_capped"),
 ]
 INSTANCE_COLUMNS = ["trial", "slice", "process", "instance", "warmup_calls", "is_steady", "rows", "steps"]
 PROCESS_COLUMNS = [
@@ -71,5 +72,5 @@ WHOLE_COLUMNS = {
     "scores": ["agreeing_rows"],
     "instances": ["slice", "process", "instance", "warmup_calls", "rows", "steps"],
     "matrices": ["rows", "columns"],
-    "loads": ["slice", "probe", "streams", "requests", "misses"],
+    "loads": ["slice", "probe", "streams", "requests", "misses", "judged"],
 }

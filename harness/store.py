@@ -294,8 +294,15 @@ def _derive(folder: Path, described: tuple[dict[str, Any], str], contents: Conte
         tuple(records.resumptions),
         tuple(records.damage),
         frozenset(records.planned.keys() - records.ends.keys()),
-        _numbers(rows["loads"], LOAD_COLUMNS, FLOAT_COLUMNS["loads"]).astype({"streams": "Int64"}),
+        _loads(rows["loads"]),
     )
+
+
+def _loads(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """The loads table; who wrote none of its last columns judged all requests, confirmed nothing and noted no cap."""
+    table = _numbers(rows, LOAD_COLUMNS, FLOAT_COLUMNS["loads"]).astype({"streams": "Int64"})
+    flags = {name: table[name].eq(True) for name in ("is_confirmation", "is_capped")}
+    return table.assign(judged=table["judged"].fillna(table["requests"]).astype("Int64"), **flags)
 
 
 class _Records:

@@ -25,6 +25,7 @@ DEFAULT_SUITE = "quick"
 MAX_SUITE_BYTES = 1_000_000
 MOST_DOTS = 100  # of a line; tomllib's memory grows with the square of the parts of a key
 FEWEST_BOUNDS = 20  # a probe lasts so many bounds: who is overloaded by 5 % is late by one bound after so long
+CONFIRMED_TIMES = 5  # as long as a probe of the search lasts one that confirms what it found
 OPTIONS = {"budget_seconds": "budget", "pythons": "python"}  # keys whose option of the command has another name
 
 
@@ -134,7 +135,8 @@ class Server(Section):
     Attributes:
         p99_seconds: what the 99th percentile of latencies, from the arrival, is to stay under.
         seconds: how long requests arrive in a probe, at least.
-        most_seconds: and at most. As 662 requests are needed, rates below 662 in so long are not tried.
+        most_seconds: and at most in the search, but 20 bounds in any case. As 662 requests are needed, rates below 662
+            in so long are not tried.
         window_seconds: how long a request may wait for others to be served with it.
         most_batch: requests a call at most.
         precision: the search ends when the lowest rate that was not sustained is this share above one that was.
@@ -150,7 +152,12 @@ class Server(Section):
     @property
     def probe_seconds(self) -> float:
         """How long requests arrive in a probe; longer where fewer than 662 would come."""
-        return min(max(self.seconds, FEWEST_BOUNDS * self.p99_seconds), self.most_seconds)
+        return max(min(self.seconds, self.most_seconds), FEWEST_BOUNDS * self.p99_seconds)
+
+    @property
+    def confirmation_seconds(self) -> float:
+        """How long requests arrive in a probe that confirms the limit; longer where fewer than 828 would come."""
+        return CONFIRMED_TIMES * self.probe_seconds
 
 
 class Suite(Section):

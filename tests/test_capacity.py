@@ -29,7 +29,7 @@ def rows_of(slice_: int, probes: Sequence[Probe], scenario: str) -> list[dict[st
     return [
         {"slice": slice_, "probe": number, "rate_per_s": None if stream else amount}
         | {"streams": int(amount) if stream else None, "requests": 700, "bound_s": 0.05, "p50_s": 0.001 * slice_}
-        | {"p99_s": 0.002 * slice_, "p99_bound_s": 0.003, "misses": 0, "generator_p99_s": 1e-5, "mean_batch": 1.5}
+        | {"p99_s": 0.002 * slice_, "p99_bound_s": 0.003, "misses": 7, "generator_p99_s": 1e-5, "mean_batch": 1.5}
         | {"busy_s": 1.0, "real_time_factor": 0.01 if stream else None, "verdict": verdict}
         for number, (amount, verdict) in enumerate(probes, start=1)
     ]
@@ -94,9 +94,12 @@ def test_where_a_worker_sustained_nothing_there_is_no_capacity_and_it_is_said_do
     run = write(tmp_path / "run", found)
     row = records(run.capacity)[1]
     assert (row["capacity"], row["not_sustained"]) == (0.0, 10.0)
+    assert (row["none_sustained"], row["workers"], row["highest"]) == (1, 5, 103.0)
     assert math.isnan(row["capacity_low"])
     assert math.isnan(row["ratio"])
-    assert "| b@r | t | none, down to 10 | – |" in (write_report(run.path).path / "report.md").read_text("utf-8")
+    assert "| b@r | t | none, down to 10, in 1 of 5 workers; up to 103 | – |" in (
+        write_report(run.path).path / "report.md"
+    ).read_text("utf-8")
 
 
 def test_one_worker_leaves_the_interval_unknown(tmp_path: Path) -> None:
@@ -129,9 +132,69 @@ def test_the_report_says_how_many_streams_a_core_carries_and_how_fast_a_chunk_is
     run = write(tmp_path / "run", {"a@r": FIVE, "b@r": FIVE}, scenario="stream")
     text = (write_report(run.path).path / "report.md").read_text(encoding="utf-8")
     assert "a chunk of 5 steps each 50 ms" in text
-    assert "| b@r | t | 100 (97.8–103) | 1.00× (1.00–1.00) | 100 | 3 ms | 6 ms | 0.01 | 0 of 20 |" in text
+    assert "| b@r | t | 100 (97.8–103) | 1.00× (1.00–1.00) | 100 | 1 % | 3 ms | 6 ms | 0.01 | 0 of 20 |" in text
     assert "| a@r | t | stream | 1 | 1 | 49 streams | 700 |" in text
     assert (run.path / "tables" / "loads.csv").is_file()
+
+
+def test_one_shared_slice_gives_a_ratio_without_an_interval(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", {"a@r": {1: probes_of(50.0)}, "b@r": {1: probes_of(100.0)}})
+    text = (write_report(run.path).path / "report.md").read_text(encoding="utf-8")
+    assert "| b@r | t | 100 | 2.00× | 1 ms | 2 ms |" in text
+    assert "nan" not in text.partition("## Load")[2].partition("##")[0]
+
+
+def test_where_every_worker_sustained_nothing_that_is_all_that_is_said(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", {"a@r": FIVE, "b@r": {1: [(10.0, NOT_SUSTAINED)], 2: [(10.0, NOT_SUSTAINED)]}})
+    assert "| b@r | t | none, down to 10 | – |" in (write_report(run.path).path / "report.md").read_text("utf-8")
+
+
+def confirming(slice_: int, probes: Sequence[Probe], **others: Any) -> list[dict[str, Any]]:
+    """A search that ended at 100, and what was offered to confirm it."""
+    rows = [*rows_of(slice_, probes_of(100.0), "server"), *rows_of(slice_, probes, "server")]
+    last = {"is_confirmation": True, "requests": 1000, "judged": 800, "is_capped": False} | others
+    return [row | {"probe": number} | (last if number > 4 else {}) for number, row in enumerate(rows, start=1)]
+
+
+def written_as(path: Path, *found: list[dict[str, Any]]) -> Run:
+    """A run whose load trials, one a variant, have these rows."""
+    run = write(path / "form", {f"{name}@r": {1: []} for name, _ in zip("abc", found, strict=False)})
+    names = ("name", "baselines", "floors", "plugins", "environment", "trials")
+    folder = RunFolder(path / "run", {name: run.header[name] for name in names})
+    for number, rows in enumerate(found, start=1):
+        folder.append({"trial": f"{number:04d}-load", "status": "ok", "reason": "", "loads": rows})
+    folder.close()
+    return load(path / "run")
+
+
+def test_where_loads_were_confirmed_the_limit_is_the_one_that_was_and_its_misses_are_a_share(tmp_path: Path) -> None:
+    lower = confirming(1, [(100.0, NOT_SUSTAINED), (95.0, SUSTAINED)], misses=8)
+    none = confirming(1, [(100.0, NOT_SUSTAINED)])
+    late = confirming(1, [(100.0, REFUSED)])
+    run = written_as(tmp_path, lower, none, late)
+    rows = records(run.capacity)
+    assert [row["workers"] for row in rows] == [1, 1, 0]
+    assert [row["capacity"] for row in rows[:2]] == pytest.approx([95.0, 0.0])
+    assert rows[0]["misses"] == pytest.approx(8 / 800)
+    assert run.loads["is_confirmation"].sum() == 4
+    assert "| confirmation |" in (write_report(run.path).path / "report.md").read_text("utf-8")
+
+
+def test_a_limit_that_is_only_a_cap_is_said_to_be_at_least_that_and_has_no_ratio(tmp_path: Path) -> None:
+    found = [confirming(1, [(100.0, SUSTAINED)]), confirming(1, [(100.0, SUSTAINED)], is_capped=True)]
+    run = written_as(tmp_path, *found)
+    measured, capped = records(run.capacity)
+    assert (measured["is_capped"], capped["is_capped"], capped["capacity"]) == (False, True, pytest.approx(100.0))
+    assert math.isnan(capped["ratio"])
+    assert "| b@r | t | at least 100 | – |" in (write_report(run.path).path / "report.md").read_text("utf-8")
+
+
+def test_loads_that_were_written_before_there_were_confirmations_are_read_as_a_search(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", {"a@r": FIVE})
+    assert not run.loads["is_confirmation"].any()
+    assert not run.loads["is_capped"].any()
+    assert run.loads["judged"].tolist() == run.loads["requests"].tolist()
+    assert records(run.capacity)[0]["misses"] == pytest.approx(0.01)
 
 
 def test_a_run_without_load_trials_says_nothing_of_loads(tmp_path: Path) -> None:

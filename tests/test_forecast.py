@@ -9,7 +9,16 @@ from strangers import PlainRuntime, plain_model
 from test_plan import BOTH, a_catalog
 
 import harness
-from harness.forecast import PROBES, START_SECONDS, forecast, latency_seconds, load_seconds, plan_lines, unused
+from harness.forecast import (
+    CONFIRMATIONS,
+    PROBES,
+    START_SECONDS,
+    forecast,
+    latency_seconds,
+    load_seconds,
+    plan_lines,
+    unused,
+)
 from harness.plan import Plan, Trial, Variant, make_plan
 from harness.store import Run
 from harness.suite import Latency, Server, Stream, Suite, override, parse_suite_table
@@ -77,7 +86,7 @@ def test_loads_take_as_long_as_their_probes_last() -> None:
     server, stream = Server(seconds=3.0), Stream(seconds=1.0)  # and 20 chunks of a tenth of a second are 2 s
     suite = Suite(seeds=0, loads=["server", "stream"], server=server, stream=stream, latency=Latency(slices=2))
     plan = make_plan(suite, a_catalog(plain_model("a"), PlainRuntime("one")))
-    assert load_seconds(plan) == 2 * (2 * START_SECONDS + PROBES * (3.0 + 2.0))
+    assert load_seconds(plan) == 2 * (2 * START_SECONDS + PROBES * (3.0 + 2.0) + CONFIRMATIONS * 15.0)
     assert load_seconds(make_plan(Suite(), BOTH)) == 0.0
 
 

@@ -56,7 +56,7 @@ OURS: dict[str, set[str]] = {
     "shapes": {"contract", "formatting", "store", "tables"},
     "limit_report": {"formatting", "shapes", "store", "tables"},
     "costs_report": {"formatting", "shapes", "store", "tables"},
-    "load_report": {"capacity", "estimates", "formatting", "shapes", "store", "tables"},
+    "load_report": {"estimates", "formatting", "shapes", "store", "tables"},
     "report": {
         *("contract", "costs_report", "formatting", "journal", "limit_report", "load_report", "rounding", "shapes"),
         *("stats", "store", "tables"),
@@ -108,7 +108,7 @@ OURS: dict[str, set[str]] = {
     },
     "engine.load": {
         *("audits", "engine.arrivals", "engine.context", "engine.probes", "engine.process", "engine.verification"),
-        *("estimates", "parity", "plan", "stats"),
+        *("estimates", "parity", "plan", "stats", "suite"),
     },
     "engine.run": {
         *("", "catalog", "contract", "engine.context", "engine.load", "engine.measurement", "engine.process"),

@@ -51,6 +51,7 @@ class Script:
         service_s: how long a request takes while no other waits.
         limit: the highest load that a session sustains in a scenario: requests a second, or streams.
         delay_s: how late the generator is, of a session at a load, the how many-th it is offered.
+        busy_s: how long all calls under a load take.
         rmse: how far a session that is to serve is off, the how many-th time it is checked.
         evidence: what is seen beside a load.
         happens: called before every answer with the request and its arguments; it may raise.
@@ -61,6 +62,7 @@ class Script:
         self.service_s = 0.001
         self.limit: Callable[[str, str], float] = lambda session, scenario: 1000.0
         self.delay_s: Callable[[str, float, int], float] = lambda session, amount, time: 0.0
+        self.busy_s: Callable[[dict[str, Any]], float] = lambda load: 0.25
         self.rmse: Callable[[str, int], float] = lambda session, time: 0.0
         self.evidence = HONEST
         self.busy_cores = 0.0
@@ -133,7 +135,11 @@ class Scripted:
         is_sustained = load["amount"] <= self._script.limit(key, load["scenario"])
         reply: dict[str, Any] = {"latencies_s": [0.001 if is_sustained else 5.0] * load["requests"]}
         reply |= {"delays_s": [self._script.delay_s(key, load["amount"], self._offered)] * 100}
-        return reply | {"calls": load["requests"], "busy_s": 0.5, "evidence": self._script.evidence}
+        return reply | {
+            "calls": load["requests"],
+            "busy_s": self._script.busy_s(load),
+            "evidence": self._script.evidence,
+        }
 
     def __enter__(self) -> Self:
         return self
@@ -221,7 +227,10 @@ def test_rates_double_and_close_in_until_the_precision_is_reached(script: Script
     highest = max(row["rate_per_s"] for row in own if row["verdict"] == SUSTAINED)
     lowest = min(row["rate_per_s"] for row in own if row["verdict"] == NOT_SUSTAINED)
     assert highest <= 1500.0 < lowest <= 1.1 * highest
-    assert all(row["requests"] == max(FEWEST, math.ceil(row["rate_per_s"])) for row in own)  # a second of them
+    *search, confirmation = own
+    assert all(row["requests"] == max(FEWEST, math.ceil(row["rate_per_s"])) for row in search)  # a second of them
+    assert confirmation["requests"] == math.ceil(5 * confirmation["rate_per_s"])
+    assert [row["is_confirmation"] for row in own] == [False] * len(search) + [True]
     assert all(math.isnan(row["real_time_factor"]) and row["bound_s"] == 0.01 for row in own)
 
 
@@ -233,7 +242,7 @@ def test_streams_are_whole_numbers_and_begin_near_the_real_time_factors_reciproc
     assert own[0]["streams"] == 15  # 0.75 · 20 ms / 1 ms
     assert max(row["streams"] for row in own if row["verdict"] == SUSTAINED) in (16, 17)
     assert all(row["requests"] == 20 * row["streams"] and row["bound_s"] == 0.02 for row in own)
-    assert own[0]["real_time_factor"] == pytest.approx(0.5 / (15 * 20 * 0.02))
+    assert own[0]["real_time_factor"] == pytest.approx(0.25 / (15 * 20 * 0.02))
 
 
 def test_no_rate_is_tried_at_which_too_few_requests_would_come(script: Script, tmp_path: Path) -> None:
@@ -241,6 +250,17 @@ def test_no_rate_is_tried_at_which_too_few_requests_would_come(script: Script, t
     own = rows(run_all(tmp_path / "run", suite=SERVERS), "a@one", "server")
     assert min(row["rate_per_s"] for row in own) == pytest.approx(FEWEST / 10.0)
     assert {row["verdict"] for row in own} == {NOT_SUSTAINED}
+
+
+def test_a_rate_is_offered_for_twenty_bounds_also_where_662_requests_do_not_come_in_time(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.engine.load.MOST_REQUESTS", 700)
+    server = Server(p99_seconds=1.0, most_seconds=1.0)  # 662 a second, while 700 in 20 s are 35 a second
+    own = rows(run_all(tmp_path / "run", suite=SERVERS.model_copy(update={"server": server})), "a@one", "server")
+    assert {row["rate_per_s"] for row in own} == {35.0}
+    assert [row["requests"] / row["rate_per_s"] for row in own] == [20.0, 100.0]
+    assert all(row["is_capped"] for row in own)
 
 
 def test_no_two_probes_have_the_same_arrivals(script: Script, tmp_path: Path) -> None:
@@ -522,8 +542,12 @@ def test_through_the_command_every_load_has_its_row_and_its_verdict_follows_from
         assert len(rows(run, "good@plain", scenario))
     for row in records(run.loads):
         late = row["generator_p99_s"] > 0.1 * row["bound_s"]
-        is_server = math.isnan(row["real_time_factor"])
-        lost = row["p99_bound_s"] > row["bound_s"] if is_server else row["misses"] > 0.01 * row["requests"]
+        if math.isnan(row["real_time_factor"]):
+            p99_s = row["p99_bound_s" if row["is_confirmation"] else "p99_s"]
+            lost = p99_s > row["bound_s"] or row["busy_s"] * row["rate_per_s"] > row["requests"]
+        else:
+            lost = row["misses"] > 0.01 * row["requests"] or row["growth_s"] > 0.25 * row["bound_s"]
+            lost = lost or row["real_time_factor"] * row["streams"] > 1
         assert row["verdict"] == (REFUSED if late else NOT_SUSTAINED if lost else SUSTAINED)
         assert 0 < row["p50_s"] <= row["p99_s"]
         assert row["busy_s"] > 0

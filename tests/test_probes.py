@@ -8,24 +8,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.engine.probes import GENERATOR_SHARE, Bracket, highest, judged
+from harness.engine.probes import GENERATOR_SHARE, Bracket, Probe, confirmed, highest, judged
 from harness.estimates import NOT_SUSTAINED, REFUSED, SUSTAINED
 
 # ------------------------------------------------------------------------------------------------- judging
 
 
-def test_a_server_is_sustained_if_p99_is_under_the_bound_with_confidence() -> None:
+def confirming(latencies_s: list[float]) -> Probe:
+    """A confirmation of which these latencies are judged."""
+    filling = [9.0] * (len(latencies_s) // 4)
+    return judged([*filling, *latencies_s], [], 10, 1.0, bound_s=0.05, is_confirmation=True)
+
+
+def test_a_server_is_confirmed_if_p99_is_under_the_bound_with_confidence() -> None:
     """Of 2,000 requests p99 is surely under the ninth largest, so eight may be over; 20 are over p99 itself."""
     fast, slow = [0.01] * 1992, [0.09] * 8
-    assert judged([*fast, *slow], [], 2000, 1.0, bound_s=0.05).verdict == SUSTAINED
-    probe = judged([*fast[:-1], *slow, 0.09], [], 2000, 1.0, bound_s=0.05)
+    assert confirming([*fast, *slow]).verdict == SUSTAINED
+    probe = confirming([*fast[:-1], *slow, 0.09])
     assert (probe.p99_s, probe.p99_bound_s, probe.misses, probe.verdict) == (0.01, 0.09, 9, NOT_SUSTAINED)
 
 
-def test_too_few_requests_sustain_nothing_for_there_is_no_bound() -> None:
-    probe = judged([0.01] * 661, [], 661, 1.0, bound_s=0.05)
-    assert (probe.p99_bound_s, probe.verdict) == (None, NOT_SUSTAINED)
-    assert judged([0.01] * 662, [], 662, 1.0, bound_s=0.05).verdict == SUSTAINED
+def test_while_it_is_searched_p99_itself_decides_or_few_requests_would_end_the_search_too_low() -> None:
+    assert judged([0.01] * 1985 + [0.09] * 15, [], 2000, 1.0, bound_s=0.05).verdict == SUSTAINED
+    assert judged([0.01] * 1975 + [0.09] * 25, [], 2000, 1.0, bound_s=0.05).verdict == NOT_SUSTAINED
+
+
+def test_too_few_requests_confirm_nothing_for_there_is_no_bound() -> None:
+    probe = confirming([0.01] * 661)
+    assert (probe.judged, probe.p99_bound_s, probe.verdict) == (661, None, NOT_SUSTAINED)
+    probe = confirming([0.01] * 662)
+    assert (probe.judged, probe.verdict) == (662, SUSTAINED)
 
 
 def test_streams_are_sustained_if_no_more_chunks_are_late_than_may_be() -> None:
@@ -41,6 +53,30 @@ def test_a_late_generator_is_refused_whatever_came_of_the_requests(latency_s: fl
     probe = judged([latency_s] * 700, late, 700, 1.0, bound_s=0.05)
     assert probe.verdict == REFUSED
     assert probe.generator_p99_s == pytest.approx(0.01)
+
+
+def test_who_works_longer_than_the_requests_stand_for_sustains_nothing() -> None:
+    assert judged([0.01] * 700, [], 700, 1.0, bound_s=0.05, offered_s=1.0).verdict == SUSTAINED
+    assert judged([0.01] * 700, [], 700, 1.001, bound_s=0.05, offered_s=1.0).verdict == NOT_SUSTAINED
+    streams = judged([0.01] * 700, [], 700, 1.001, bound_s=0.05, miss_share=0.01, offered_s=1.0)
+    assert streams.verdict == NOT_SUSTAINED
+
+
+def test_streams_whose_latencies_grow_are_not_sustained_though_no_chunk_is_late_yet() -> None:
+    grown = [0.01 + 0.0004 * place for place in range(100)]  # by 32 ms from fifth to fifth
+    assert max(grown) < 0.1
+    probe = judged(grown, [], 100, 1.0, bound_s=0.1, miss_share=0.01)
+    assert probe.verdict == NOT_SUSTAINED
+    assert probe.growth_s == pytest.approx(0.032)
+    assert judged(grown[::-1], [], 100, 1.0, bound_s=0.1, miss_share=0.01).verdict == SUSTAINED
+
+
+def test_while_the_queue_of_a_confirmation_fills_it_is_not_judged() -> None:
+    latencies = [0.09] * 200 + [0.01] * 800
+    probe = judged(latencies, [], 500, 1.0, bound_s=0.05, is_confirmation=True)
+    assert (probe.requests, probe.judged, probe.misses, probe.mean_batch) == (1000, 800, 0, 2.0)
+    assert probe.verdict == SUSTAINED
+    assert judged(latencies, [], 500, 1.0, bound_s=0.05).verdict == NOT_SUSTAINED
 
 
 def test_a_generator_that_is_late_once_in_a_thousand_is_not() -> None:
@@ -113,3 +149,31 @@ def test_nothing_below_the_least_and_nothing_above_the_most_is_tried() -> None:
 def test_what_a_trial_of_a_load_raises_ends_the_search() -> None:
     with pytest.raises(ZeroDivisionError):
         highest(lambda load: 1 / 0 > 0, 1.0, 1.0, 2.0, 0.05)
+
+
+# ------------------------------------------------------------------------------------------------- confirming
+
+
+def test_what_is_not_confirmed_is_lowered_by_the_precision_until_it_is() -> None:
+    tried: list[float] = []
+
+    def sustains(load: float) -> bool:
+        tried.append(load)
+        return load <= 90.0
+
+    assert confirmed(sustains, 100.0, 1.0, 0.1, times=8) == pytest.approx(100 / 1.1**2)
+    assert tried == pytest.approx([100.0, 100 / 1.1, 100 / 1.1**2])
+
+
+@pytest.mark.parametrize(("load", "least", "times", "tries"), [(0.0, 1.0, 8, 0), (1.05, 1.0, 8, 2), (100.0, 1.0, 3, 3)])
+def test_nothing_is_confirmed_where_nothing_was_found_or_all_that_may_be_tried_fails(
+    load: float, least: float, times: int, tries: int
+) -> None:
+    tried: list[float] = []
+
+    def sustains(load: float) -> bool:
+        tried.append(load)
+        return False
+
+    assert confirmed(sustains, load, least, 0.1, times) == 0.0
+    assert len(tried) == tries

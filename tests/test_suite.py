@@ -316,6 +316,8 @@ def test_a_wrong_sweep_is_one_line_that_names_it(key: str, points: list[int | st
 def test_a_probe_lasts_as_long_as_an_overload_of_5_percent_needs_to_show() -> None:
     assert [Server().probe_seconds, Stream().probe_seconds] == pytest.approx([2.0, 2.0])
     assert Server(p99_seconds=1.0).probe_seconds == 20.0
-    assert Server(p99_seconds=1.0, most_seconds=8.0).probe_seconds == 8.0
+    assert Server(p99_seconds=1.0, most_seconds=8.0).probe_seconds == 20.0  # or it could not be judged
+    assert Server(seconds=30.0, most_seconds=8.0).probe_seconds == 8.0
+    assert Server(seconds=3.0).confirmation_seconds == 15.0
     assert Stream(step_seconds=0.05).chunks == 20
     assert Stream(seconds=7.01).chunks == 71

@@ -18,16 +18,18 @@ from harness import estimates, stats
 from harness.audits import Evidence
 from harness.engine.arrivals import Load
 from harness.engine.context import Context, Outcome
-from harness.engine.probes import PERCENTILE, Bracket, Probe, highest, judged
+from harness.engine.probes import FILLING, PERCENTILE, Probe, confirmed, highest, judged
 from harness.engine.process import WorkerFailure, WorkerProcess
 from harness.engine.verification import Verification
 from harness.parity import Observation
 from harness.plan import Trial
+from harness.suite import CONFIRMED_TIMES, FEWEST_BOUNDS
 
 START_SHARE = 0.75  # of the load at which a worker would never rest: mostly sustained, and twice as much never is
 ATTEMPTS = 3  # at a load, while the generator is late
-MOST_REQUESTS = 200_000  # of a probe
+MOST_REQUESTS = 200_000  # of a probe of the search, which is never cut short: no load is offered that would need more
 MOST_RATE = 1e6  # requests a second
+CONFIRMATIONS = 12  # loads that are tried at most, each lower than the one before by the search's precision
 
 
 @dataclass
@@ -81,8 +83,8 @@ class Loads:
         """`ok` if a worker found its limit, or `failed` because the generator was late in all of them."""
         rows = self._found[trial.id].loads
         slices = {row["slice"] for row in rows}
-        searches = ([(_amount(row), row["verdict"]) for row in rows if row["slice"] == slice_] for slice_ in slices)
-        if any(estimates.highest_load(probes) is not None for probes in searches):
+        searches = ([row for row in rows if row["slice"] == slice_] for slice_ in slices)
+        if any(estimates.worker_limit(own) is not None for own in searches):
             return Outcome()
         late = [row["generator_p99_s"] for row in rows if row["verdict"] == estimates.REFUSED]
         return Outcome(
@@ -145,41 +147,58 @@ class Loads:
         reply = worker.ask("unloaded", seconds, key=trial.session, seed=slice_, **settings)
         service_s = max(reply["service_s"], 1e-9)
         evidence: list[Evidence] = []
-        rows = self._found[trial.id].loads
+        rows, (_, most) = self._found[trial.id].loads, self._range(trial)
 
-        def sustains(amount: float) -> bool:
+        def sustains(amount: float, is_confirmation: bool) -> bool:
             for _ in range(ATTEMPTS):
                 number = 1 + sum(row["slice"] == slice_ for row in rows)
-                load = self._load(trial, amount, seed=1000 * slice_ + number)
-                probe = self._probe(worker, trial, load, evidence)
-                rows.append({"slice": slice_, "probe": number, **_row(load, probe)})
+                load = self._load(trial, amount, 1000 * slice_ + number, is_confirmation)
+                probe = self._probe(worker, trial, load, evidence, is_confirmation)
+                flags = {"is_confirmation": is_confirmation, "is_capped": amount >= most}
+                rows.append({"slice": slice_, "probe": number, **_row(load, probe), **flags})
                 if probe.verdict != estimates.REFUSED:
                     return probe.verdict == estimates.SUSTAINED
             raise _GeneratorLate
 
         with contextlib.suppress(_GeneratorLate):  # the last row says so
-            self._highest(trial, sustains, service_s)
+            self._find(trial, sustains, service_s)
         return evidence
 
-    def _highest(self, trial: Trial, sustains: Callable[[float], bool], service_s: float) -> Bracket:
+    def _find(self, trial: Trial, sustains: Callable[[float, bool], bool], service_s: float) -> None:
+        """Look for the limit; of a server, whose queue is a matter of chance, confirm it."""
+        least, most = self._range(trial)
+        stream, server = self._suite.stream, self._suite.server
         if trial.scenario == "stream":
-            stream = self._suite.stream
-            first, most = START_SHARE * stream.period_s / service_s, max(1, MOST_REQUESTS // stream.chunks)
-            return highest(sustains, first, 1, most, stream.precision, whole=True)
-        server = self._suite.server
-        fewest = stats.samples_needed(PERCENTILE)
-        least = fewest / server.most_seconds
-        return highest(sustains, START_SHARE / service_s, least, max(least, MOST_RATE), server.precision)
+            first = START_SHARE * stream.period_s / service_s
+            highest(lambda amount: sustains(amount, False), first, least, most, stream.precision, whole=True)
+            return
+        found = highest(lambda rate: sustains(rate, False), START_SHARE / service_s, least, most, server.precision)
+        confirmed(lambda rate: sustains(rate, True), found.sustained, least, server.precision, CONFIRMATIONS)
 
-    def _load(self, trial: Trial, amount: float, seed: int) -> Load:
+    def _range(self, trial: Trial) -> tuple[float, float]:
+        """The lowest and the highest load that may be offered: 662 requests in time, and no probe below 20 bounds."""
+        if trial.scenario == "stream":
+            return 1, max(1, MOST_REQUESTS // self._suite.stream.chunks)
+        server = self._suite.server
+        most = min(MOST_RATE, MOST_REQUESTS / (FEWEST_BOUNDS * server.p99_seconds))
+        return min(most, stats.samples_needed(PERCENTILE) / server.most_seconds), most
+
+    def _load(self, trial: Trial, amount: float, seed: int, is_confirmation: bool) -> Load:
         if trial.scenario == "stream":
             stream = self._suite.stream
             return Load("stream", amount, round(amount) * stream.chunks, stream.period_s, 0.0, 1, seed)
         server = self._suite.server
-        requests = min(MOST_REQUESTS, max(stats.samples_needed(PERCENTILE), math.ceil(amount * server.probe_seconds)))
+        fewest, most, seconds = stats.samples_needed(PERCENTILE), MOST_REQUESTS, server.probe_seconds
+        if is_confirmation:  # of which a part is not judged
+            in_time = math.floor(amount * server.most_seconds)
+            fewest = max(math.ceil(fewest * FILLING / (FILLING - 1)), min(CONFIRMED_TIMES * fewest, in_time))
+            most, seconds = CONFIRMED_TIMES * MOST_REQUESTS, server.confirmation_seconds
+        requests = max(fewest, min(most, math.ceil(amount * seconds)))
         return Load("server", amount, requests, 0.0, server.window_seconds, server.most_batch, seed)
 
-    def _probe(self, worker: WorkerProcess, trial: Trial, load: Load, evidence: list[Evidence]) -> Probe:
+    def _probe(
+        self, worker: WorkerProcess, trial: Trial, load: Load, evidence: list[Evidence], is_confirmation: bool
+    ) -> Probe:
         asked = perf_counter()
         reply = worker.ask("under_load", self._context.seconds, key=trial.session, time=trial.time, load=asdict(load))
         waited = perf_counter() - asked
@@ -191,7 +210,12 @@ class Loads:
         bound_s = suite.stream.period_s if is_stream else suite.server.p99_seconds
         miss_share = suite.stream.miss_share if is_stream else None
         seen = {name: reply[name] for name in ("latencies_s", "delays_s", "calls", "busy_s")}
-        return judged(**seen, bound_s=bound_s, miss_share=miss_share)
+        offered_s = load.requests / load.amount if load.most_batch == 1 else math.inf
+        if is_stream:
+            offered_s = load.requests / load.streams * load.period_s
+        return judged(
+            **seen, bound_s=bound_s, miss_share=miss_share, offered_s=offered_s, is_confirmation=is_confirmation
+        )
 
 
 def _row(load: Load, probe: Probe) -> dict[str, Any]:
@@ -200,8 +224,3 @@ def _row(load: Load, probe: Probe) -> dict[str, Any]:
     amount = {"rate_per_s": None if is_stream else load.amount, "streams": load.streams if is_stream else None}
     factor = probe.busy_s / (load.requests * load.period_s) if is_stream else None
     return {**amount, **asdict(probe), "real_time_factor": factor}
-
-
-def _amount(row: dict[str, Any]) -> float:
-    found: float = row["rate_per_s"] if row["streams"] is None else row["streams"]
-    return found
