@@ -41,7 +41,7 @@ from harness.schema import (
     TRIAL_COLUMNS,
 )
 from harness.store import FOLDERS, RunFolder, load
-from harness.tables import CALIBRATION_COLUMNS, LATENCY_COLUMNS
+from harness.tables import CALIBRATION_COLUMNS, LATENCY_COLUMNS, SCENARIOS
 
 HEADER: dict[str, Any] = {
     "name": "hand-made",
@@ -894,7 +894,7 @@ def test_every_column_of_every_table_is_documented(folder: RunFolder) -> None:
     names = {str(name) for table in (run.summary, run.latency, run.calibration) for name in table.columns}
     names |= {*TRIAL_COLUMNS, *PARITY_COLUMNS, *GRADIENT_COLUMNS, *SCORE_COLUMNS, *CURVE_COLUMNS, *SAMPLE_COLUMNS}
     names |= {*INSTANCE_COLUMNS, *PROCESS_COLUMNS, *MATRIX_COLUMNS, *MACHINE_COLUMNS}
-    scenarios = ("single_stream_", "offline_", "training_step_")
+    scenarios = tuple(f"{scenario.replace('-', '_')}_" for scenario in SCENARIOS)
     undocumented = {
         name
         for name in names

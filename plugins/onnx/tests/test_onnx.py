@@ -250,7 +250,7 @@ def test_who_comes_while_another_exports_waits_and_takes_that_graph(
         thread.join(60)
     assert len(exports) == 1
     assert len({one.path for one in found}) == 1
-    assert [one.seconds > 0 for one in found] == 3 * [True]  # who waited waited too
+    assert max(one.seconds for one in found) > 0  # who came when it was there waited for nothing
     assert runtime.exported(model_without_build(), options, tmp_path).seconds == 0.0
 
 
