@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -31,6 +32,25 @@ def tree(root: psutil.Process) -> list[psutil.Process]:
         return [root, *root.children(recursive=True)]
     except psutil.Error:
         return []
+
+
+def children_now(root: psutil.Process) -> list[psutil.Process]:
+    """What descends from a process, where the kernel lists it; nothing elsewhere.
+
+    Unlike `tree` it looks at no other process, so it takes well under a millisecond.
+
+    Source: /proc/PID/task/TID/children (proc_pid_task(5)). It may leave out what is just being started.
+    """
+    found: list[psutil.Process] = []
+    left = [root.pid]
+    while left:
+        number = left.pop()
+        with suppress(OSError, psutil.Error):
+            for file in Path(f"/proc/{number}/task").glob("*/children"):
+                for child in map(int, file.read_text(encoding="ascii").split()):
+                    left.append(child)
+                    found.append(psutil.Process(child))
+    return found
 
 
 def is_over(process: psutil.Process) -> bool:
