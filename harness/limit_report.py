@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.formatting import NONE, markdown_table, seconds, three_digits
+from harness.formatting import NONE, bytes_in_words, markdown_table, seconds, three_digits, with_prefix
 from harness.shapes import is_swept, place_of
 from harness.store import Run
 from harness.tables import records
@@ -62,16 +62,7 @@ def _machine_table(machine: Sequence[Mapping[str, Any]]) -> list[str]:
         if row["what"] == "flops":
             key, rate = (*setting, "matrix products", NONE), row["flops_per_s"]
         else:
-            key, rate = (*setting, "reading", _size(row["working_set_bytes"])), row["bytes_per_s"]
+            key, rate = (*setting, "reading", bytes_in_words(row["working_set_bytes"])), row["bytes_per_s"]
         best[key] = max(best.get(key, 0.0), rate)
-    rows = [[*key, _rate(rate, "B/s" if key[3] == "reading" else "FLOP/s")] for key, rate in best.items()]
+    rows = [[*key, with_prefix(rate, "B/s" if key[3] == "reading" else "FLOP/s")] for key, rate in best.items()]
     return markdown_table(("device", "dtype", "threads", "what", "working set", "at best"), rows)
-
-
-def _size(size_bytes: float) -> str:
-    scale, unit = next((s, u) for s, u in ((2**20, "MiB"), (2**10, "KiB"), (1, "B")) if size_bytes >= s or s == 1)
-    return f"{three_digits(size_bytes / scale)} {unit}"
-
-
-def _rate(per_second: float, unit: str) -> str:
-    return f"{three_digits(per_second / 1e9)} G{unit}"

@@ -6,20 +6,13 @@ import math
 from typing import Any
 
 from harness.estimates import REFUSED, amount
-from harness.formatting import NONE, details, inline, markdown_table, percentage, seconds, three_digits
+from harness.formatting import NONE, details, markdown_table, percentage, seconds, three_digits
 from harness.shapes import is_swept, place_of
 from harness.store import Run
 from harness.tables import records
 
 SERVER_COLUMNS = (
-    "variant",
-    "task",
-    "requests/s",
-    "vs baseline",
-    "p50 there",
-    "p99 there",
-    "requests a call",
-    "refused",
+    *("variant", "task", "requests/s", "vs baseline", "p50 there", "p99 there", "requests a call", "refused"),
 )
 STREAM_COLUMNS = (
     *("variant", "task", "streams", "vs baseline", "streams a core", "late", "p50 there", "p99 there"),
@@ -32,29 +25,10 @@ def loads_section(run: Run) -> list[str]:
     if not (run.trials["kind"] == "load").any():
         return []
     lines = ["## Load", ""]
-    swept = is_swept(run)
-    rows = [row | {"place": place_of(row, swept)} for row in records(run.capacity)]
-    server = [row for row in rows if row["scenario"] == "server"]
-    streams = [row for row in rows if row["scenario"] == "stream"]
-    if server:
-        first = server[0]
-        lines += [
-            f"**Server**: single requests arrive at random ({inline(_batches(server))}); the highest rate whose p99, "
-            f"from the arrival, stays under {seconds(first['bound_s'])} with 99 % confidence.",
-            "",
-            *markdown_table(SERVER_COLUMNS, [_server_row(row) for row in server]),
-            "",
-        ]
-    if streams:
-        first = streams[0]
-        lines += [
-            f"**Stream**: every stream brings a chunk of {first['time']} steps each {seconds(first['bound_s'])}, and "
-            "its state goes from chunk to chunk; the largest number of streams of which one worker answers nearly all "
-            "chunks before the next. **Late** is the share of chunks, at that number, that it did not.",
-            "",
-            *markdown_table(STREAM_COLUMNS, [_stream_row(row) for row in streams]),
-            "",
-        ]
+    for scenario, columns, rows in load_tables(run):
+        own = records(run.capacity[run.capacity["scenario"] == scenario])
+        lines += [_server_text(own) if scenario == "server" else _stream_text(own), ""]
+        lines += [*markdown_table(columns, rows), ""]
     lines += [
         "Each worker looks for its own limit, alone on the machine; the value is the geometric mean over workers with "
         "its 95 % interval, and the ratio to the baseline is paired by slice: above 1 carries more. **Refused** are "
@@ -67,34 +41,38 @@ def loads_section(run: Run) -> list[str]:
 
 
 def load_tables(run: Run) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
-    """A title, the columns and the cells of every load scenario that was measured: what a terminal shows."""
+    """The scenario, the columns and the cells of every kind of load that was offered."""
     swept = is_swept(run)
-    rows = [row | {"place": place_of(row, swept)} for row in records(run.capacity)]
-    server = [_server_row(row) for row in rows if row["scenario"] == "server"]
-    streams = [_stream_row(row) for row in rows if row["scenario"] == "stream"]
-    found = [
-        ("server: the highest rate", SERVER_COLUMNS, server),
-        ("stream: the most at once", STREAM_COLUMNS, streams),
-    ]
-    return [table for table in found if table[2]]
+    tables: list[tuple[str, tuple[str, ...], list[list[str]]]] = []
+    for scenario, columns, cells in (("server", SERVER_COLUMNS, _server_row), ("stream", STREAM_COLUMNS, _stream_row)):
+        own = records(run.capacity[run.capacity["scenario"] == scenario])
+        if own:
+            tables.append((scenario, columns, [cells(row | {"place": place_of(row, swept)}) for row in own]))
+    return tables
 
 
-def _batches(rows: list[dict[str, Any]]) -> str:
+def _server_text(rows: list[dict[str, Any]]) -> str:
     most = max(row["batch"] for row in rows)
-    return "one a call" if most == 1 else f"up to {most} a call"
+    batches = "one a call" if most == 1 else f"up to {most} a call"
+    return (
+        f"**Server**: single requests arrive at random ({batches}); the highest rate whose p99, from the arrival, "
+        f"stays under {seconds(rows[0]['bound_s'])} with 99 % confidence."
+    )
+
+
+def _stream_text(rows: list[dict[str, Any]]) -> str:
+    first = rows[0]
+    return (
+        f"**Stream**: every stream brings a chunk of {first['time']} steps each {seconds(first['bound_s'])}, and its "
+        "state goes from chunk to chunk; the largest number of streams of which one worker answers nearly all chunks "
+        "before the next. **Late** is the share of chunks, at that number, that it did not."
+    )
 
 
 def _server_row(row: dict[str, Any]) -> list[str]:
     there = [seconds(row[name]) for name in ("p50_s", "p99_s")]
-    return [
-        row["variant"],
-        row["place"],
-        _capacity(row),
-        _ratio(row),
-        *there,
-        _number(row["mean_batch"]),
-        _refused(row),
-    ]
+    batch = _number(row["mean_batch"])
+    return [row["variant"], row["place"], _capacity(row), _ratio(row), *there, batch, _refused(row)]
 
 
 def _stream_row(row: dict[str, Any]) -> list[str]:

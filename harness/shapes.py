@@ -54,18 +54,21 @@ def shapes_table(latency: pd.DataFrame) -> list[str]:
 
 
 def ragged_rows(latency: pd.DataFrame) -> list[list[str]]:
-    """Real time steps a second, and latency over the baseline's, one row a variant, one column a way to batch.
+    """Real time steps a second, and latency over the baseline's, one column a way to batch.
 
-    The cells stand under `RAGGED_COLUMNS`.
+    A row is a variant or, where several sizes of a batch were timed, a variant and a size. The cells stand under
+    `RAGGED_COLUMNS`.
 
     Args:
         latency: rows of the latency table, all of one setting.
     """
     own = latency[(latency["boundary"] == "compute") & latency["scenario"].isin(RAGGED_SCENARIOS)]
+    is_one_size = own["batch"].nunique() == 1
     cells: dict[str, dict[str, str]] = {}
     for row in records(own):
         text = f"{row['steps_per_s']:,.0f} {percent(row['steps_low_per_s'], row['steps_high_per_s'])}".strip()
         if not pd.isna(row["verdict"]):
             text += f", {row['ratio']:.2f}× {row['verdict']}"
-        cells.setdefault(row["variant"], {})[row["scenario"]] = text
-    return [[variant, *(known.get(name, NONE) for name in RAGGED_SCENARIOS)] for variant, known in cells.items()]
+        who = row["variant"] if is_one_size else f"{row['variant']}, batch {row['batch']}"
+        cells.setdefault(who, {})[row["scenario"]] = text
+    return [[who, *(known.get(name, NONE) for name in RAGGED_SCENARIOS)] for who, known in cells.items()]

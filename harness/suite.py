@@ -83,7 +83,7 @@ class Sweep(Section):
 
     Attributes:
         batch, time: shapes at which latency is measured: `offline` at every batch and time, `single-stream` at every
-            time. Training steps keep the task's.
+            time, rows of real lengths at every batch. Training steps keep the task's.
         hidden_size, num_layers, dtype, threads: settings, in each of which every variant is checked and timed. Accuracy
             is trained in the first.
     """

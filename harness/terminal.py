@@ -24,6 +24,7 @@ from harness.shapes import RAGGED_COLUMNS, ragged_rows
 from harness.store import Run
 from harness.tables import SETTING, of_setting, records
 
+LOADS = {"server": "server: the highest rate", "stream": "stream: the most at once"}
 LEGEND = """
 parity: rounding error, times the yardstick's; score ±: 95 % over seeds; other ± or ×÷: 95 %, within this run.
 verdict: on the ratio to the baseline, all of a boundary together 95 %; * its interval is wider than the target.
@@ -92,8 +93,8 @@ def print_summary(run: Run) -> None:
         for line in visibility(run, task) if task not in told else ():
             console.print(printable(line, MOST_REASON), soft_wrap=True)
         told.add(task)
-    for title, names, cells in load_tables(run):
-        console.print(f"\n{title}\n")
+    for scenario, names, cells in load_tables(run):
+        console.print(f"\n{LOADS[scenario]}\n")
         console.print(_cells(names, cells, console.width))
     console.print(LEGEND, style="dim")
     bad = run.trials[~run.trials["status"].isin(["ok", "skipped"])]

@@ -252,6 +252,23 @@ def test_a_cheat_has_no_latency_and_the_reason_says_why(cheated: tuple[Result, R
     assert re.match(CHEATS[session], row["reason"]), row["reason"]
 
 
+def test_a_cheat_that_is_found_out_serves_no_load_either_also_when_the_run_is_gone_on_with(world: World) -> None:
+    cheat(world, "cheats", "Remembers")
+    result, finished = run(f"runtimes = ['cheats']\nloads = ['server', 'stream']\n{SUITE.lstrip()}")
+    assert result.exit_code == 1
+    for _ in range(2):
+        rows = [row for row in records(finished.trials) if row["kind"] in ("latency", "load")]
+        assert [row["kind"] for row in rows] == ["latency", "load", "load"]
+        assert {row["status"] for row in rows} == {"wrong"}
+        assert {row["reason"] for row in rows} == {rows[0]["reason"]}
+        assert finished.loads.empty
+        journal = finished.path / "journal.jsonl"
+        lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+        journal.write_text("".join(line for line in lines if "-load" not in line), encoding="utf-8")
+        assert CliRunner().invoke(main, ["run", "--resume", "out", "--quiet"]).exit_code == 1
+        finished = load("out")
+
+
 def test_beside_every_cheat_the_honest_alone_have_latencies(cheated: tuple[Result, Run]) -> None:
     result, finished = cheated
     assert result.exit_code == 1

@@ -4,7 +4,6 @@ others' rows are whole."""
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,23 +14,22 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 from strangers import QUICK, World
+from whole_runs import HEADER, SINGLE, Steps, run_all
 
 from harness import HarnessError, Unsupported
 from harness.engine import noise
 from harness.engine.context import Context, Outcome, Stopped
 from harness.engine.process import WorkerFailure
-from harness.engine.run import execute, preflight
+from harness.engine.run import preflight
 from harness.engine.survey import survey
 from harness.journal import StoreError, read_journal
-from harness.plan import Plan, make_plan
-from harness.report import write_report
+from harness.plan import make_plan
 from harness.samples import SAMPLE_COLUMNS
 from harness.schema import PROCESS_COLUMNS
 from harness.store import Run, RunFolder, load
-from harness.suite import override, parse_suite
+from harness.suite import parse_suite
 from harness.tables import records
 
-HEADER = {"name": "engine", "floors": [], "plugins": [], "environment": {"versions": {}}}
 COMPANY = {
     "good": "",
     "ignores": "ignores its state",
@@ -45,41 +43,6 @@ COMPANY = {
     "trains_wrongly": "trains wrongly",
     "other": "",
 }
-
-
-class Steps:
-    """Progress that is written down."""
-
-    def __init__(self) -> None:
-        self.planned = 0
-        self.done: list[str] = []
-
-    def phase(self, title: str, steps: int) -> None:
-        self.planned += steps
-
-    def step(self, what: str) -> None:
-        self.done.append(what)
-
-
-def run_all(world: World, path: Path, text: str = QUICK, steps: Steps | None = None, **changes: Any) -> Run:
-    catalog = world.catalog()
-    plan = make_plan(override(parse_suite(text, "suite"), **changes), catalog)
-    owners = {(entry.kind, entry.name): entry.plugin for entry in catalog.entries}
-    trials = [trial.row(owners) for trial in plan.trials]
-    baselines = {name: str(variant) for name, variant in plan.baselines.items()}
-    folder = RunFolder(path, {**HEADER, "trials": trials, "baselines": baselines})
-    try:
-        execute(plan, catalog, folder, None, steps)
-    finally:
-        folder.close()
-    assert_whole(plan, path)
-    return load(path)
-
-
-def assert_whole(plan: Plan, path: Path) -> None:
-    """Every planned trial has exactly one record."""
-    found = [record["trial"] for _, _, record in read_journal(path / "journal.jsonl").records if "trial" in record]
-    assert sorted(found) == [trial.id for trial in plan.trials]
 
 
 def ends(run: Run, model: str) -> dict[str, list[tuple[str, str]]]:
@@ -309,9 +272,6 @@ def test_timing_that_fails_in_one_scenario_costs_that_scenario_of_that_variant_a
     assert set(timed["scenario"]) == {"single-stream", "training-step"}
     assert set(timed["processes"]) == {2}
     assert set(by_scenario(run, "good").values()) == {("ok", "")}
-
-
-SINGLE = QUICK + "scenarios = ['single-stream']"  # so that no trainer builds a layer besides
 
 
 def test_a_variant_that_fails_a_check_beside_others_is_tried_alone_and_what_it_does_alone_counts(
@@ -590,231 +550,6 @@ def test_a_process_in_which_nothing_was_timed_has_no_row(world: World, tmp_path:
     assert run.processes.empty
 
 
-# ------------------------------------------------------------------------------------------------- interpreters
-
-IN_DISGUISE = """#!/bin/sh
-STRANGER_IS="{who}" exec "{python}" "$@"
-"""
-PARTICULAR = """
-import os
-import harness
-from strangers import PlainRuntime
-
-class Runtime(PlainRuntime):
-    def __init__(self): super().__init__("particular")
-    def open(self, *arguments):
-        if os.environ.get("STRANGER_IS") == "second":
-            raise harness.Unsupported("not in the second")
-        return super().open(*arguments)
-
-@harness.hookimpl
-def harness_runtimes(): return [Runtime()]
-"""
-
-
-def disguised(folder: Path, *names: str) -> str:
-    """The `pythons` table of a suite: this very interpreter under several names, which it knows."""
-    lines = ["[pythons]"]
-    for name in names:
-        path = folder / f"{name}.sh"
-        path.write_text(IN_DISGUISE.format(who=name, python=sys.executable), encoding="utf-8")
-        path.chmod(0o755)
-        lines.append(f'{name} = "{path}"')
-    return "\n".join(lines)
-
-
-def test_one_variant_in_two_interpreters_is_two_rows_of_which_the_second_is_compared_with_the_first(
-    world: World, tmp_path: Path
-) -> None:
-    world.add_plain(plain_lstm="")
-    text = QUICK + f"\n[pythons]\nzzz = '{sys.executable}'\naaa = '{sys.executable}'"
-    run = run_all(world, tmp_path / "run", text, seeds=1)
-    first, second = "plain-lstm@plain[zzz]", "plain-lstm@plain[aaa]"
-    assert run.summary["variant"].tolist() == [first, second]
-    assert set(run.trials["status"]) == {"ok"}
-    assert set(run.latency["baseline"]) == {first}
-    assert set(run.latency.loc[run.latency["variant"] == first, "ratio"]) == {1.0}
-    other = run.latency[run.latency["variant"] == second]
-    assert len(other) == 6
-    assert (other["ratio"] > 0).all()
-    assert set(other["ratio_unit"]) == {"slice"}
-    assert run.trials.loc[run.trials["kind"] == "calibration", "variant"].tolist() == [first]
-    timed = run.samples.merge(run.trials, on="trial")
-    processes = timed.groupby(["slice", "python"])["process"].unique()
-    assert sorted(int(number) for (number,) in processes) == [1, 2, 3, 4]
-    assert set(run.processes[["process", "python"]].itertuples(index=False, name=None)) == set(
-        timed[["process", "python"]].itertuples(index=False, name=None)
-    )
-    scored = run.trials[run.trials["kind"] == "accuracy"]
-    assert scored["trained_by"].tolist() == scored["variant"].tolist() == [first, second]
-
-
-def test_what_fails_in_one_interpreter_alone_costs_the_rows_in_that_one(world: World, tmp_path: Path) -> None:
-    world.add_plain(plain_lstm="")
-    world.add("particular", PARTICULAR)
-    text = SINGLE + "\n" + disguised(tmp_path, "first", "second")
-    run = run_all(world, tmp_path / "run", text, runtimes=["particular"], seeds=1)
-    assert set(run.trials[["python", "status"]].itertuples(index=False, name=None)) == {
-        ("first", "ok"),
-        ("second", "unsupported"),
-    }
-    assert set(run.trials.loc[run.trials["python"] == "second", "reason"]) == {"not in the second"}
-    assert set(run.latency["variant"]) == {"plain-lstm@particular[first]"}
-    assert set(run.processes["python"]) == {"first"}
-
-
-def test_interpreters_are_tried_before_anything_is_written(world: World, tmp_path: Path) -> None:
-    world.add_plain(plain_lstm="")
-    catalog = world.catalog()
-
-    def tried(pythons: str) -> dict[str, Any]:
-        return preflight(make_plan(parse_suite(f"seeds = 0\n{pythons}", "suite"), catalog), catalog, None).pythons
-
-    assert tried("") == {}
-    assert list(tried(disguised(tmp_path, "first", "second"))) == ["first", "second"]
-    broken = tmp_path / "broken.sh"
-    broken.write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
-    broken.chmod(0o755)
-    with pytest.raises(HarnessError, match=r"'.*broken\.sh' has no harness of this version .*exit code 3"):
-        tried(f"[pythons]\nok = '{sys.executable}'\nold = '{broken}'")
-    with pytest.raises(HarnessError, match=r"none' cannot be started: No such file"):
-        tried(f"[pythons]\nold = '{tmp_path / 'none'}'")
-
-
-LONGER = """
-import harness
-from dataclasses import replace
-from strangers import TINY
-
-@harness.hookimpl
-def harness_tasks(): return [replace(TINY, name="longer", time=8)]
-"""
-
-
-RAGGED = """
-from dataclasses import replace
-import harness
-import numpy as np
-from strangers import TINY
-
-def load(data_dir):
-    whole = TINY.load(data_dir)
-    lengths = 1 + np.arange(10) % 5
-    test = replace(whole.test, lengths=lengths)
-    return harness.Data(whole.train, test)
-
-@harness.hookimpl
-def harness_tasks(): return [replace(TINY, name="ragged", ragged=True, load=load)]
-"""
-PLAIN_THREADS = """
-import os
-import harness
-from strangers import TINY, PlainRuntime, plain_model
-
-class Counts(PlainRuntime):
-    def open(self, model, weights, options):
-        if os.environ["OMP_NUM_THREADS"] != str(options.threads):
-            raise ValueError("the worker has another number of threads")
-        return super().open(model, weights, options)
-
-@harness.hookimpl
-def harness_models(): return [plain_model("plain-lstm")]
-
-@harness.hookimpl
-def harness_runtimes(): return [Counts("counts")]
-
-@harness.hookimpl
-def harness_tasks(): return [TINY]
-"""
-
-
-def test_two_tasks_that_share_a_layer_but_not_a_length_have_parity_at_the_shapes_of_each(
-    world: World, tmp_path: Path
-) -> None:
-    world.add_plain(plain_lstm="")
-    world.add("longer", LONGER)
-    run = run_all(world, tmp_path / "run", seeds=0)
-    assert set(run.trials["status"]) == {"ok"}
-    assert set(zip(run.trials["hidden_size"], run.trials["input_size"], strict=True)) == {(6, 3)}
-    for task, time in (("tiny", 5), ("longer", 8)):
-        timed = run.latency[run.latency["task"] == task]
-        assert set(timed["scenario"]) == {"single-stream", "offline", "training-step"}
-        for kind, processes in (("parity", 1), ("latency", 2)):
-            trials = run.trials.loc[(run.trials["task"] == task) & (run.trials["kind"] == kind), "trial"]
-            checks = run.parity[run.parity["trial"].isin(trials)]
-            assert checks["process"].nunique() == processes
-            for _, own in checks.groupby("process"):
-                assert {f"batch {batch}, time {time}, no state" for batch in (1, 4)} <= set(own["case"])
-
-
-def test_a_sweep_checks_and_times_every_variant_in_every_setting_beside_the_baseline_there(
-    world: World, tmp_path: Path
-) -> None:
-    world.add_plain(good="", other="")
-    sweep = {"hidden_size": [6, 9], "batch": [2, 4], "time": [3, 5]}
-    run = run_all(world, tmp_path / "run", seeds=1, sweep=sweep)
-    assert set(run.trials["status"]) == {"ok"}
-    assert len(run.summary) == 4
-    assert run.summary.groupby("hidden_size")["metric"].count().to_dict() == {6: 2, 9: 0}
-    for (variant, hidden_size), own in run.latency.groupby(["variant", "hidden_size"]):
-        assert len(own) == 2 * (2 + 4 + 1)  # boundaries; single-stream, offline, training step
-        assert own["ratio"].notna().all(), (variant, hidden_size)
-    for _, timed in run.samples.merge(run.trials[["trial", "hidden_size"]], on="trial").groupby("process"):
-        assert timed["hidden_size"].nunique() == 1
-    parity = run.parity.merge(run.trials, on="trial")
-    for hidden_size in (6, 9):
-        own = parity[parity["hidden_size"].eq(hidden_size) & parity["kind"].eq("parity")]
-        assert {f"batch {b}, time {t}, no state" for b in (1, 2, 4) for t in (3, 5)} <= set(own["case"])
-    assert len(run.calibration) == 1
-    write_report(run.path)
-    text = (run.path / "report.md").read_text(encoding="utf-8")
-    for hidden_size in (6, 9):
-        assert f"## tiny on cpu, H={hidden_size} L=1 float32 1 thread\n" in text
-        assert f"| good@plain | tiny H={hidden_size} L=1 float32 1 thread | offline | compute | 4 | 5 |" in text
-    assert "| offline, batch × time | 2 × 3 | 2 × 5 | 4 × 3 | 4 × 5 |" in text
-
-
-def test_rows_of_real_lengths_are_timed_as_they_are_batched_and_told_in_real_steps(
-    world: World, tmp_path: Path
-) -> None:
-    world.add_plain(good="")
-    world.add("ragged", RAGGED)
-    scenarios = ["padded", "bucketed", "packed"]
-    run = run_all(world, tmp_path / "run", seeds=0, tasks=["ragged"], scenarios=scenarios, twins=0)
-    assert set(run.trials["status"]) == {"ok"}
-    compute = run.latency[run.latency["boundary"] == "compute"]
-    assert compute["scenario"].tolist() == scenarios
-    assert compute["rows"].tolist() == [16] * 3  # four batches of four
-    assert len(set(compute["steps"])) == 1
-    assert 16 < compute["steps"].iloc[0] < 16 * 5
-    np.testing.assert_allclose(compute["steps_per_s"], compute["steps"] / compute["latency_s"])
-    np.testing.assert_allclose(compute["throughput_per_s"], 16 / compute["latency_s"])
-    write_report(run.path)
-    text = (run.path / "report.md").read_text(encoding="utf-8")
-    assert "| real steps a second | padded | bucketed | packed |" in text
-
-
-def test_a_ragged_task_without_lengths_costs_its_own_rows_and_says_why(world: World, tmp_path: Path) -> None:
-    world.add_plain(good="")
-    world.add("ragged", RAGGED.replace("lengths=lengths", "lengths=None"))
-    run = run_all(world, tmp_path / "run", seeds=0, scenarios=["single-stream", "packed"], twins=0)
-    timed = {(row["task"], row["scenario"]): row for row in records(run.trials) if row["kind"] == "latency"}
-    assert {key: row["status"] for key, row in timed.items()} == {
-        ("tiny", "single-stream"): "ok",
-        ("ragged", "single-stream"): "ok",
-        ("ragged", "packed"): "failed",
-    }
-    said = timed["ragged", "packed"]["reason"]
-    assert said.startswith("task 'ragged' says that its rows are ragged, and gives no lengths")
-
-
-def test_threads_that_are_swept_over_are_those_of_the_workers(world: World, tmp_path: Path) -> None:
-    world.add("counts", PLAIN_THREADS)
-    run = run_all(world, tmp_path / "run", seeds=0, sweep={"threads": [1, 2]})
-    assert set(run.trials["status"]) == {"ok"}
-    assert sorted(set(run.trials["threads"])) == [1, 2]
-
-
 def test_what_a_thread_was_at_when_the_run_is_interrupted_is_not_journalled(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1007,14 +742,6 @@ def test_a_runtime_that_gives_something_else_is_found_out(
     ((got_status, got_reason),) = ends(run, "plain-lstm")["parity"]
     assert got_status == status
     assert got_reason.startswith(reason)
-
-
-def test_an_interpreter_is_known_without_importing_a_plugin(world: World, tmp_path: Path) -> None:
-    world.add_plain(plain_lstm="")
-    catalog = world.catalog()
-    world.add("deadly", "import os\nos._exit(9)")
-    plan = make_plan(parse_suite(f"seeds = 0\n{disguised(tmp_path, 'first')}", "suite"), catalog)
-    assert list(preflight(plan, catalog, None).pythons) == ["first"]
 
 
 SPOILER = """

@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import pytest
 from click.testing import CliRunner
+from scripted import FirstAnswers
 from strangers import TINY, PlainRuntime, World, plain_model
 
 from harness import BILSTM, Architecture, Model, Outputs, stats
@@ -75,7 +76,7 @@ class Script:
         return [asked for asked in self.workers if any(do == "unloaded" for do, _ in asked)]
 
 
-class Scripted:
+class Scripted(FirstAnswers):
     """A worker that answers from a script."""
 
     def __init__(self, script: Script) -> None:
@@ -91,26 +92,6 @@ class Scripted:
 
     def equations(self, chunk_steps: int | None = None, **_: Any) -> Any:
         return [observation("one", 0.0)]
-
-    def open(self, **_: Any) -> Any:
-        return {"open_s": 0.5, "import_s": 0.25, "parameters": 240}
-
-    def first_call(self, **_: Any) -> Any:
-        return {"first_call_s": 0.25}
-
-    def costs(self, **_: Any) -> Any:
-        bytes_ = {"model_bytes": None, "peak_memory_bytes": 2**20, "peak_device_bytes": None}
-        return {"export_s": None, "compile_s": None, "flops": 960.0, **bytes_}
-
-    def energy(self, **_: Any) -> Any:
-        return {"energy_j": 0.002}
-
-    def matrices(self, key: str) -> Any:
-        return [{"matrix": "weight_ih_l0", "rows": 24, "columns": 3}]
-
-    def machine(self, dtype: str, threads: int) -> Any:
-        flops = {"what": "flops", "working_set_bytes": 2**20, "flops_per_s": 1e9, "bytes_per_s": None}
-        return [flops, flops | {"what": "read", "flops_per_s": None, "bytes_per_s": 1e10}]
 
     def parity(self, key: str, **_: Any) -> Any:
         if any(do == "first_call" for do, _ in self.requests):

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted import FirstAnswers
 from strangers import TINY, PlainRuntime, plain_model
 
 from harness import Architecture, Outputs, estimates, stats
@@ -92,7 +93,7 @@ class Script:
         return [worker for worker in self.workers if worker.process]
 
 
-class Scripted:
+class Scripted(FirstAnswers):
     """A worker that answers from a script."""
 
     def __init__(self, script: Script, threads: int, python: str | None, plugins: Collection[str] | None) -> None:
@@ -115,31 +116,8 @@ class Scripted:
     def equations(self, **_: Any) -> Any:
         return [observation(0.0)]
 
-    def open(self, **_: Any) -> Any:
-        return {"open_s": 0.5, "import_s": 0.25, "parameters": 240}
-
-    def first_call(self, **_: Any) -> Any:
-        return {"first_call_s": 0.25}
-
-    def costs(self, **_: Any) -> Any:
-        bytes_ = {"model_bytes": None, "peak_memory_bytes": 2**20, "peak_device_bytes": None}
-        return {"export_s": None, "compile_s": None, "flops": 960.0, **bytes_}
-
-    def energy(self, **_: Any) -> Any:
-        return {"energy_j": 0.002}
-
     def parity(self, key: str, **_: Any) -> Any:
         return [observation(self._script.rmse(key, self.process, self.instance))]
-
-    def matrices(self, key: str) -> Any:
-        return [
-            {"matrix": "weight_ih_l0", "rows": 24, "columns": 3},
-            {"matrix": "weight_hh_l0", "rows": 24, "columns": 6},
-        ]
-
-    def machine(self, dtype: str, threads: int) -> Any:
-        flops = {"what": "flops", "working_set_bytes": 2**20, "flops_per_s": 1e9, "bytes_per_s": None}
-        return [flops, flops | {"what": "read", "flops_per_s": None, "bytes_per_s": 1e10}]
 
     def gradients(self, key: str, task: str) -> Any:
         return [{"what": "loss", "error": 0.0, "allowed": 0.0, "expected": 1.0}]

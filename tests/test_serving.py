@@ -22,7 +22,7 @@ from harness.engine.serving import (
     zero_state,
 )
 from harness.engine.timing import FreshInputs, Subject, sample
-from harness.parity import exact_weights, probe_weights
+from harness.parity import exact_weights, probe_weights, same
 
 SIZE = LayerSize(3, 4)
 
@@ -151,11 +151,15 @@ def test_single_requests_are_given_as_they_are_and_several_side_by_side() -> Non
     assert [inputs.state for inputs in notes.given] == [None, None]
 
 
-def test_inputs_come_again_where_there_are_more_requests() -> None:
+def test_arrays_that_come_again_are_other_inputs_and_what_was_kept_of_them_stays() -> None:
     notes = Notes()
-    calls = Calls(notes, requests(2), kept=[])
-    calls(range(1, 4))
-    assert notes.given[0].x[:, 0, 0].tolist() == [1.0, 0.0, 1.0]
+    calls = Calls(notes, requests(2), kept=[1, 3])
+    for place in range(6):
+        calls(range(place, place + 1))
+    found = [before.x[0, 0, 0] for before, _, _ in calls.witness.kept]
+    assert found == [1.0, np.float32(1 / 3)]
+    assert all(same(before, after) for before, after, _ in calls.witness.kept)
+    assert len({before.x.tobytes() for before, _, _ in calls.witness.kept}) == 2
 
 
 def test_every_stream_has_a_state_of_its_own() -> None:

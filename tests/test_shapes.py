@@ -45,3 +45,12 @@ def test_speed_on_rows_of_real_lengths_is_a_row_a_variant_with_its_ratio_where_t
         ["b@x", "–", "–", "1,000,000 ±2.0%, 0.50× faster"],
     ]
     assert ragged_rows(pd.DataFrame([row("a@x", 1, 8, 1e-3)])) == []
+
+
+def test_every_size_of_a_batch_of_real_lengths_is_a_row_of_its_own() -> None:
+    speed = {"steps_low_per_s": 1e6, "steps_high_per_s": 1e6, "ratio": 1.0, "verdict": None}
+    rows = [row("a@x", batch, 8, 1e-3, "packed") | speed | {"steps_per_s": batch * 1e6} for batch in (4, 8)]
+    assert ragged_rows(pd.DataFrame(rows)) == [
+        ["a@x, batch 4", "–", "–", "4,000,000 ±0.0%"],
+        ["a@x, batch 8", "–", "–", "8,000,000 ±0.0%"],
+    ]

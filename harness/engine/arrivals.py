@@ -1,4 +1,4 @@
-"""Arrivals: requests that come when they come, served one after the other, and the highest load that is sustained.
+"""Arrivals: requests that come when they come, served one after the other. The worker's side of a load.
 
 Latency counts from the scheduled arrival and not from the start, so a queue is in it: no coordinated omission (Tene,
 "How NOT to measure latency"; wrk2). The server scenario is MLPerf Inference's: single requests, Poisson arrivals,

@@ -77,6 +77,10 @@ class Measurement:
         for setting in self._context.plan.settings():
             if setting in left:
                 self._measure_setting(setting, [t for t in trials if t.setting == setting])
+        for trial in trials:  # who is wrong beside the clock serves no load
+            outcome = self._context.ended(trial) or self._outcomes[trial.id]
+            if outcome.status == "wrong" and trial.scenario != "training-step":
+                self._verification.withhold(trial.variant, trial.setting, outcome)
 
     def _recall(self) -> None:
         """What a resumed run has measured."""

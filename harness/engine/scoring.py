@@ -104,9 +104,9 @@ class Scoring:
 
     def _withhold(self, trial: Trial, outcome: Outcome) -> None:
         """A variant whose accuracy is wrong is not timed in any setting of the task; what was found before stands."""
-        for (variant, setting), known in self._verification.outcomes.items():
-            if (variant, setting.task) == (trial.variant, trial.task) and known.status == "ok":
-                self._verification.outcomes[variant, setting] = outcome
+        for variant, setting in self._verification.outcomes:
+            if (variant, setting.task) == (trial.variant, trial.task):
+                self._verification.withhold(variant, setting, outcome)
 
     def _obstacle(self, trial: Trial) -> Outcome | None:
         """Why a trial cannot be scored, if it cannot."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SPIN_SECONDS = 0.5e-3  # a sleep ends some 0.1 ms late, so the last of a wait is spent looking at the clock
 KEPT_CALLS = 2  # of a probe, whose outputs are held against the oracle
-INPUT_BYTES = 64 * 2**20  # of inputs that are made before a probe; they come again where it has more requests
+INPUT_BYTES = 64 * 2**20  # of arrays that are made before a probe; where it has more requests they are changed
 UNLOADED_CALLS, UNLOADED_SECONDS = 35, 0.25
 CALLS_OF_A_SIZE = 3  # before the first probe, of every batch that may come
 
@@ -87,7 +87,8 @@ class Calls:
 
     Args:
         session: open.
-        inputs: of the requests in their order; they come again if there are more requests.
+        inputs: of the requests in their order. If there are more requests the arrays come again with one number
+            changed, so that no request is like another and nothing can be remembered of it.
         kept: the places of requests whose calls are kept.
         states: the first state of every stream, if requests are chunks: request i is of stream i % streams.
     """
@@ -110,16 +111,22 @@ class Calls:
         session = self._session
         outputs = session.fetch(session.run(session.prepare(inputs)))
         if before is not None:
-            self.witness.kept.append((before, inputs, own_outputs(outputs)))
+            self.witness.kept.append((before, copied(inputs), own_outputs(outputs)))
             self.witness.kept_calls += 1
         if self._states:
             self._states[places[0] % len(self._states)] = state_of(outputs)
 
     def _gather(self, places: range) -> Inputs:
-        own = [self._inputs[place % len(self._inputs)] for place in places]
+        own = [self._input(place) for place in places]
         if self._states:
             return Inputs(own[0].x, self._states[places[0] % len(self._states)])
         return own[0] if len(own) == 1 else Inputs(np.concatenate([inputs.x for inputs in own]))
+
+    def _input(self, place: int) -> Inputs:
+        inputs = self._inputs[place % len(self._inputs)]
+        if place >= len(self._inputs):
+            inputs.x[0, 0, 0] = 1 / place
+        return inputs
 
 
 def unloaded(subject: Subject, most_batch: int, seed: int, clock: Callable[[], int]) -> float:
@@ -162,7 +169,7 @@ def under_load(
     schedule = load.schedule()
     rng = np.random.default_rng([load.seed, len(schedule)])
     fresh = FreshInputs(load.scenario, (1, steps, size.input_size), dtype, load.seed)
-    count = max(1, min(len(schedule), INPUT_BYTES // max(1, fresh().x.nbytes)))
+    count = max(load.most_batch, min(len(schedule), INPUT_BYTES // max(1, fresh().x.nbytes)))
     kept = rng.integers(len(schedule), size=KEPT_CALLS).tolist()
     states = [zero_state(architecture, size, dtype)] * load.streams
     calls = Calls(session, [fresh() for _ in range(count)], kept, states)

@@ -90,6 +90,11 @@ class Verification:
         reason = judge_gradients([GradientCheck(**row) for row in rows])
         return Outcome("wrong", reason) if reason else Outcome(), rows
 
+    def withhold(self, variant: Variant, setting: Setting, outcome: Outcome) -> None:
+        """What was found of a variant since it was checked: nothing of it is timed in that setting from now on."""
+        if self.outcomes[variant, setting].status == "ok":
+            self.outcomes[variant, setting] = outcome
+
     def unrest(self, worker: WorkerProcess) -> tuple[Outcome | None, dict[str, Any]]:
         """What is wrong with a worker that should be idle, work that goes on after a call has returned, if it does.
 

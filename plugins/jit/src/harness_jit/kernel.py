@@ -86,6 +86,7 @@ def compiled(dtype: str) -> Callable[..., None]:
         enter as the first state and leave as the last. All are C-contiguous, writeable and of the dtype; their sizes
         are not checked.
     """
+    # one function, for all that it compiles shares these numbers, and they have to be constants to the compiler
     width = lanes(dtype)
     most_rows = 4 if registers().count >= 32 else 2  # four sums a row, and what is multiplied, fit into the registers
     start_one, add_one = _products(width, 1)
