@@ -25,6 +25,7 @@ from harness.options import (
     choose_model,
     choose_plugins,
     choose_weights,
+    choose_wide,
     cores,
     interpreters,
     names,
@@ -164,6 +165,7 @@ def main() -> None:
 @click.option("--allow-changed", is_flag=True, help="Resume although the environment or the suite has changed.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and about how long it takes; run nothing.")
 @click.option("--quiet", is_flag=True, help="No progress on standard error.")
+@choose_wide
 def run(
     suite: str | None,
     model: str | None,
@@ -175,6 +177,7 @@ def run(
     allow_changed: bool,
     dry_run: bool,
     quiet: bool,
+    wide: bool,
     **overrides: Any,
 ) -> None:
     """Run SUITE: a built-in one (quick, tutorial, deploy, scenarios, full) or a .toml file. Without SUITE, quick.
@@ -195,7 +198,8 @@ def run(
             everything_else = ["*"] if patterns and all(pattern.startswith("!") for pattern in patterns) else []
             overrides["models"] = [*everything_else, *patterns, own.name]
         chosen = override(chosen, **overrides)
-        run_suite(name, chosen, overrides["baselines"] or [], plugins, data_dir, out, quiet, own=own, dry_run=dry_run)
+        how: dict[str, Any] = {"own": own, "dry_run": dry_run, "wide": wide}
+        run_suite(name, chosen, overrides["baselines"] or [], plugins, data_dir, out, quiet, **how)
         return
     from harness.store import RunFolder
 
@@ -210,7 +214,9 @@ def run(
         chosen, baselines = override(chosen, **overrides), overrides["baselines"] or []
         again = Resumption(folder, past, allow_changed)
         own = own or from_header(past.header)
-        run_suite(past.header["name"], chosen, baselines, plugins or loaded, data_dir, None, quiet, again, own)
+        run_suite(
+            past.header["name"], chosen, baselines, plugins or loaded, data_dir, None, quiet, again, own, wide=wide
+        )
 
 
 def _own_model(model: str | None, weights: str | None) -> OwnModel | None:
@@ -255,14 +261,15 @@ def list_(plugins: list[str] | None) -> None:
 
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path))
-def report(path: Path) -> None:
+@choose_wide
+def report(path: Path, wide: bool) -> None:
     """Make the tables and report.md of the run in PATH again, and print the summary."""
     from harness.report import write_report
     from harness.terminal import print_summary, tell_damage
 
     found = write_report(path)
     tell_damage(found)
-    print_summary(found)
+    print_summary(found, wide)
     click.echo(f"\nReport: {path / 'report.md'}")
 
 

@@ -88,6 +88,11 @@ def inline(value: Any) -> str:
     return re.sub(r"(?i)(www)\.", r"\1&#46;", text.replace("://", ":&#47;&#47;"))  # no link of GitHub's own making
 
 
+def plain(text: str) -> str:
+    """Printable text alone, whatever strangers called their things; as long as it was."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def code(name: str) -> str:
     """A name in Markdown's type for code."""
     return f"`{printable(name).replace('`', chr(39))}`"

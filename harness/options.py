@@ -74,6 +74,7 @@ choose_data_dir = click.option(
     envvar="HARNESS_DATA_DIR",
     help="Folder of data sets, a sub-folder each. [env: HARNESS_DATA_DIR]",
 )
+choose_wide = click.option("--wide", is_flag=True, help="Print every column, however wide the terminal is.")
 choose_model = click.option(
     "--model",
     metavar="MODULE:ATTRIBUTE",

@@ -51,6 +51,7 @@ def run_suite(
     resumption: Resumption | None = None,
     own: OwnModel | None = None,
     dry_run: bool = False,
+    wide: bool = False,
 ) -> None:
     """Survey the plugins, plan and run a suite, or what is missing of it.
 
@@ -65,6 +66,7 @@ def run_suite(
         resumption: the run to go on with.
         own: the model that the command names. If it has one size only, layers have that size unless the suite says.
         dry_run: the plan is printed and nothing is run or written.
+        wide: every column is printed, however wide the terminal.
 
     Raises:
         HarnessError: bad input, or nothing to run.
@@ -89,7 +91,7 @@ def run_suite(
         if dry_run:
             click.echo("\n".join(plan_lines(plan)))
             return
-        execute_plan(name, plan, catalog, data_dir, out, quiet, resumption, own)
+        execute_plan(name, plan, catalog, data_dir, out, quiet, resumption, own, wide)
 
 
 def execute_plan(
@@ -101,6 +103,7 @@ def execute_plan(
     quiet: bool,
     resumption: Resumption | None = None,
     own: OwnModel | None = None,
+    wide: bool = False,
 ) -> Run:
     """Run a plan into a folder, write its report and print it; exits with 1 if a row is bad."""
     for plugin in catalog.plugins:
@@ -131,7 +134,7 @@ def execute_plan(
         raise
     finished = write_report(folder.path)
     tell_damage(finished)
-    print_summary(finished)
+    print_summary(finished, wide)
     click.echo(f"\nReport: {folder.path / 'report.md'}")
     statuses = set(finished.trials["status"])
     if statuses <= {"unsupported", "skipped"}:

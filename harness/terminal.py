@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
@@ -19,32 +21,54 @@ from harness.contract import MOST_REASON, printable
 from harness.formatting import percentage, seconds
 from harness.load_report import load_tables
 from harness.notices import say
-from harness.report import COLUMNS, display_table, filled, setting, visibility
+from harness.pages import WIDTH
+from harness.report import COLUMNS, REPORT_COLUMNS, display_table, filled, setting, visibility
 from harness.shapes import RAGGED_COLUMNS, ragged_rows
 from harness.store import Run
 from harness.tables import SETTING, of_setting, records
+from harness.verdicts import FASTER, SLOWER
 
 LOADS = {"server": "server: the highest rate", "stream": "stream: the most at once"}
 LEGEND = """
-parity: rounding error, times the yardstick's; score ±: 95 % over seeds; other ± or ×÷: 95 %, within this run.
-verdict: on the ratio to the baseline, all of a boundary together 95 %; * its interval is wider than the target.
-Single-stream, offline, training step: compute alone; end-to-end: single-stream, arrays in to arrays out."""
+parity: rounding error, times the yardstick's; score ±: 95 % over seeds.
+Other ± or ×÷: 95 %, within this run.
+verdict: on the ratio to the baseline, all of a boundary together 95 %; * wider than the target.
+Single-stream, offline, training step: compute alone.
+end-to-end: single-stream, arrays in to arrays out."""
+WIDEST = 10_000  # columns of a table that is not cut
+PACE_SECONDS = 3600.0  # over which the pace is taken that tells the time left; a step may take minutes
+STYLES = {FASTER: "green", SLOWER: "red"}
+VERDICT = re.compile(rf"(?<=\s)(?:{FASTER}|{SLOWER})(?=\s\s|$)")  # where a cell of a table ends
+
+
+class _Bars(Bars):
+    """Bars with a line below them that says what is running."""
+
+    running = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        if self.running:
+            yield Text(f"running: {self.running}", no_wrap=True, overflow="ellipsis")
 
 
 class Progress:
-    """Progress bars with the time left on a terminal, a plain line a step elsewhere, nothing when quiet.
+    """Progress bars with the time left and what is running on a terminal, a plain line a step elsewhere.
 
-    Everything goes to standard error, so that standard output holds the table alone. If that cannot be written to,
-    nobody is told and the run goes on.
+    Nothing when quiet. Everything goes to standard error, so that standard output holds the table alone. If that cannot
+    be written to, nobody is told and the run goes on. Bars are drawn when something begins or ends and at no other
+    time: whoever draws ten times a second does so beside a clock. The time left is as of the last step, if all come.
     """
 
     def __init__(self, quiet: bool) -> None:
         self._console = Console(stderr=True, quiet=quiet, highlight=False, markup=False, emoji=False)
-        self._bars: Bars | None = None
+        self._bars: _Bars | None = None
         self._bar: TaskID | None = None
         if self._console.is_terminal and not quiet:
             columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-            self._bars = Bars(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=self._console)
+            times = TimeElapsedColumn(), TimeRemainingColumn()
+            how: dict[str, Any] = {"console": self._console, "auto_refresh": False}
+            self._bars = _Bars(*columns, *times, speed_estimate_period=PACE_SECONDS, **how)
 
     def __enter__(self) -> Self:
         if self._bars:
@@ -54,6 +78,7 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._bars:
+            self._bars.running = ""
             with contextlib.suppress(OSError):
                 self._bars.stop()
 
@@ -61,15 +86,32 @@ class Progress:
         """A phase of so many steps begins."""
         if self._bars:
             with contextlib.suppress(OSError):
+                self._bars.running = ""
                 self._bar = self._bars.add_task(printable(title), total=steps)
+                self._bars.refresh()
         else:
             self._say(f"{printable(title)}: {steps} steps")
+
+    def running(self, what: str) -> None:
+        """This is running now; only a terminal shows it."""
+        if self._bars:
+            self._bars.running = printable(what, MOST_REASON)
+            with contextlib.suppress(OSError):
+                self._bars.refresh()
+
+    def fewer(self, steps: int) -> None:
+        """So many steps of the current phase will not come."""
+        if self._bars and self._bar is not None:
+            task = next(task for task in self._bars.tasks if task.id == self._bar)
+            with contextlib.suppress(OSError):
+                self._bars.update(self._bar, total=(task.total or 0) - steps)
+                self._bars.refresh()
 
     def step(self, what: str) -> None:
         """A step of the current phase is finished."""
         if self._bars and self._bar is not None:
             with contextlib.suppress(OSError):
-                self._bars.update(self._bar, advance=1)
+                self._bars.update(self._bar, advance=1, refresh=True)
         self._say(f"  {printable(what, MOST_REASON)}")
 
     def _say(self, text: str) -> None:
@@ -77,30 +119,49 @@ class Progress:
             self._console.print(text, soft_wrap=self._bars is None)
 
 
-def print_summary(run: Run) -> None:
-    """Print one table a task and device, and what is not ok. Off a terminal a table is 120 columns wide."""
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False, emoji=False)
+def print_summary(run: Run, wide: bool = False) -> None:
+    """Print one table a task and device, and what is not ok.
+
+    Args:
+        run: a finished one.
+        wide: every column of the report, however wide the terminal; otherwise as many as fit, 100 columns off a
+            terminal, and it is said which do not.
+    """
+    width = WIDEST if wide else None if sys.stdout.isatty() else WIDTH
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
     latency = run.latency
     told: set[str] = set()
     for _, rows in run.summary.groupby(SETTING, sort=False):
         task, device = rows.iloc[0][["task", "device"]]
         console.print(f"\n{printable(f'{task} on {device}: {setting(rows, latency)}', MOST_REASON)}\n")
         shown = display_table(rows, intervals=False)
-        columns = filled(COLUMNS, shown)
-        console.print(_cells(columns, [[row[column] for column in columns] for row in shown], console.width))
+        columns, everything = (filled(names, shown) for names in (COLUMNS, REPORT_COLUMNS))
+        columns = everything if wide else columns
+        _print_table(console, columns, [[row[column] for column in columns] for row in shown], everything)
         if ragged := ragged_rows(of_setting(latency, records(rows)[0])):
-            console.print("", _cells(RAGGED_COLUMNS, ragged, console.width), sep="\n")
+            console.print()
+            _print_table(console, RAGGED_COLUMNS, ragged)
         for line in visibility(run, task) if task not in told else ():
             console.print(printable(line, MOST_REASON), soft_wrap=True)
         told.add(task)
     for scenario, names, cells in load_tables(run):
         console.print(f"\n{LOADS[scenario]}\n")
-        console.print(_cells(names, cells, console.width))
+        _print_table(console, names, cells)
     console.print(LEGEND, style="dim")
     bad = run.trials[~run.trials["status"].isin(["ok", "skipped"])]
     for trial in records(bad.drop_duplicates(["variant", "task", "status", "reason"])):
         text = f"{trial['variant']} on {trial['task']}: {trial['status']}: {trial['reason']}"
         console.print(printable(text, 2 * MOST_REASON), soft_wrap=True)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print lines as they are; on a terminal, verdicts at the end of a cell are coloured."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    for line in lines:
+        text = Text(line)
+        for found in VERDICT.finditer(line):
+            text.stylize(STYLES[found[0]], *found.span())
+        console.print(text, soft_wrap=True)
 
 
 def tell_damage(run: Run) -> None:
@@ -127,14 +188,26 @@ def calibration_lines(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def _print_table(
+    console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]], everything: Sequence[str] | None = None
+) -> None:
+    """Print what fits of a table, and which of all its columns are left out."""
+    table = _cells(columns, rows, console.width)
+    there = {column.header for column in table.columns}
+    console.print(table)
+    if missing := [name for name in everything or columns if name not in there]:
+        console.print()
+        console.print(textwrap.shorten(f"--wide shows {', '.join(missing)}", console.width, placeholder=" …"))
+
+
 def _cells(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
-    """A table of as many of the first columns as fit; the last ones are left to the report."""
+    """A table of as many of the first columns as fit."""
     for count in range(len(columns), 0, -1):
         table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for place, column in enumerate(columns[:count]):
             table.add_column(column, justify="right" if place else "left", no_wrap=True)
         for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row[:count]))
-        if Console(width=1000).measure(table).maximum <= width:
+            table.add_row(*(Text(printable(cell), STYLES.get(cell.rstrip("*"), "")) for cell in row[:count]))
+        if Console(width=WIDEST).measure(table).maximum <= width:
             break
     return table

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -177,7 +178,9 @@ class Steps:
 
     def __init__(self) -> None:
         self.planned: list[int] = []
+        self.begun: list[str] = []
         self.done: list[str] = []
+        self.left_out: list[int] = []
 
     def phase(self, title: str, steps: int) -> None:
         if title == "latency":
@@ -186,6 +189,12 @@ class Steps:
 
     def step(self, what: str) -> None:
         self.done.append(what)
+
+    def running(self, what: str) -> None:
+        self.begun.append(what)
+
+    def fewer(self, steps: int) -> None:
+        self.left_out.append(steps)
 
 
 A_CATALOG = (plain_model("a"), plain_model("b"), plain_model("c"), PlainRuntime("one"), PlainRuntime("two"), TINY)
@@ -788,6 +797,7 @@ def test_measuring_ends_at_the_first_look_that_finds_every_interval_narrow_enoug
     assert slices(run) == 2
     assert steps.planned == [8]
     assert len(steps.done) == 2
+    assert steps.left_out == [6]
     assert slices(run_all(tmp_path / "later", latency=EIGHT.model_copy(update={"slices": 3}))) == 3
 
 
@@ -803,12 +813,48 @@ def test_where_no_look_does_it_ends_at_the_most_slices_and_never_before_the_leas
     run = run_all(tmp_path / "run", latency=latency, steps=steps)
     assert slices(run) == measured
     assert steps.planned == [measured] == [len(steps.done)]
+    assert steps.left_out == []
+
+
+def test_a_budget_that_ends_says_how_many_steps_will_not_come(script: Script, tmp_path: Path) -> None:
+    script.latency = noisy(0.5)
+    steps = Steps()
+    run_all(tmp_path / "run", latency=EIGHT.model_copy(update={"budget_seconds": 1e-9}), steps=steps)
+    assert (len(steps.done), steps.left_out) == (1, [7])
 
 
 def half_width(found: stats.LogMean | None, looks: tuple[int, ...]) -> float:
     assert found
     interval = stats.estimate(found, looks)
     return math.sqrt(interval.high / interval.low) - 1
+
+
+def test_after_every_slice_it_is_said_how_wide_the_widest_interval_is_and_the_target_and_until_the_next_it_stands(
+    script: Script, tmp_path: Path
+) -> None:
+    script.latency = noisy(0.02)
+    steps, looks = Steps(), (3, 6)
+    latency = EIGHT.model_copy(update={"slices": 3, "max_slices": 6, "precision": 0.005})
+    run = run_all(tmp_path / "run", models=["a", "b"], runtimes=["one", "two"], latency=latency, steps=steps)
+    medians = instance_medians(run.samples)
+    base, *others = (medians[trial, "compute"] for trial in run.trials.query("kind == 'latency'")["trial"])
+
+    def said(count: int) -> str:
+        if count < 2:  # of one slice nobody knows how the next will be
+            return ""
+        own, *rest = ({key: m for key, m in all_.items() if key[0] <= count} for all_ in (base, *others))
+        halves = [half_width(estimates.ratio(each, own), looks) for each in rest]
+        return f"; widest ±{100 * max(halves):.2g} %, target ±0.5 %"
+
+    done = [re.fullmatch(r"tiny, (?:one|two), slice (\d) of 3–6(.*)", words) for words in steps.done]
+    assert [(int(found[1]), found[2]) for found in done if found] == [
+        (count, end) for count in range(1, 7) for end in ("", said(count))
+    ]
+    assert said(2) != said(6) != ""
+    begun = [words.removeprefix("tiny, ") for words in steps.begun if "slice" in words]
+    assert [words[3:] for words in begun] == [
+        f", slice {count} of 3–6{said(count - 1)}" for count in range(1, 7) for _ in range(2)
+    ]
 
 
 def test_it_ends_at_the_planned_look_whose_repeated_intervals_are_narrow_enough_and_at_no_other(

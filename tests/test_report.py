@@ -378,7 +378,7 @@ def test_the_terminal_shows_the_same_words(tmp_path: Path, capsys: pytest.Captur
     for name, word in WORDS.items():
         (line,) = [line for line in lines if line.startswith(f"{name} ")]
         assert (f" {word}* " if RATIOS[name][1] > 0.01 else f" {word} ") in line
-    assert max(map(len, lines)) <= 120
+    assert max(map(len, lines)) <= 100
 
 
 @pytest.mark.parametrize("text", HOSTILE)

@@ -23,12 +23,19 @@ class Steps:
     def __init__(self) -> None:
         self.planned = 0
         self.done: list[str] = []
+        self.begun: list[str] = []
 
     def phase(self, title: str, steps: int) -> None:
         self.planned += steps
 
     def step(self, what: str) -> None:
         self.done.append(what)
+
+    def running(self, what: str) -> None:
+        self.begun.append(what)
+
+    def fewer(self, steps: int) -> None:
+        self.planned -= steps
 
 
 def run_all(world: World, path: Path, text: str = QUICK, steps: Steps | None = None, **changes: Any) -> Run:

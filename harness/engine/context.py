@@ -31,6 +31,12 @@ class Progress(Protocol):
     def step(self, what: str) -> None:
         """A step of the current phase is finished."""
 
+    def running(self, what: str) -> None:
+        """This is running now."""
+
+    def fewer(self, steps: int) -> None:
+        """So many of the steps of the current phase will not come."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -230,6 +236,16 @@ class Context:
         """Tell that a step is finished."""
         if self._progress:
             self._progress.step(what)
+
+    def running(self, what: str) -> None:
+        """Tell what is running now."""
+        if self._progress:
+            self._progress.running(what)
+
+    def fewer(self, steps: int) -> None:
+        """Tell that so many steps of the current phase will not come."""
+        if self._progress and steps:
+            self._progress.fewer(steps)
 
 
 def grouped(trials: Iterable[Trial], key: Callable[[Trial], Any]) -> list[list[Trial]]:

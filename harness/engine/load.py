@@ -72,9 +72,11 @@ class Loads:
             for slice_ in range(1, slices + 1):
                 order.shuffle(shuffled)
                 for trial in shuffled:
+                    step = f"{trial.variant} on {trial.task}, {trial.scenario}, slice {slice_} of {slices}"
                     if self._outcomes[trial.id].status == "ok":
+                        self._context.running(step)
                         self._measure(trial, slice_)
-                    self._context.step(f"{trial.variant} on {trial.task}, {trial.scenario}, slice {slice_} of {slices}")
+                    self._context.step(step)
             for trial in own:
                 if self._outcomes[trial.id].status == "ok":
                     self._end(trial, self._outcome(trial))

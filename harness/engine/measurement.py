@@ -118,20 +118,29 @@ class Measurement:
     def _measure_slices(self, setting: Setting, trials: list[Trial]) -> None:
         order = random.Random(str(setting))
         shared = grouped(trials, lambda t: (t.variant.runtime, t.variant.python))
-        most = f"{'at most ' if len(self._looks) > 1 else ''}{self._looks[-1]}"
+        first, last = self._looks[0], self._looks[-1]
+        most = f"{first}–{last}" if first < last else str(last)
         started = monotonic() - self._spent.get(setting, 0.0)
         is_swept = len(self._context.plan.settings()) > len(self._context.plan.tasks)
         where = str(setting) if is_swept else setting.task
-        for slice_ in range(1, self._looks[-1] + 1):
+        seen = ""
+        for slice_ in range(1, last + 1):
             if slice_ > 1 and monotonic() - started > self._latency.budget_seconds:
+                self._context.fewer((last + 1 - slice_) * len(shared))
                 break
             order.shuffle(shared)
             for group in shared:
-                self._measure([t for t in group if not self._has(t, slice_)], slice_)
                 runtime, python = group[0].variant.runtime, group[0].variant.python
-                name = f"{runtime} of {python}" if python else runtime
-                self._context.step(f"{where}, {name}, slice {slice_} of {most}{self._widest(trials)}")
-            if slice_ in self._looks and self._half_width(trials) <= self._latency.precision:
+                step = f"{where}, {f'{runtime} of {python}' if python else runtime}, slice {slice_} of {most}"
+                self._context.running(step + seen)
+                self._measure([t for t in group if not self._has(t, slice_)], slice_)
+                if group is not shared[-1]:
+                    self._context.step(step)
+            half = self._half_width(trials)  # between workers, while no clock runs
+            seen = self._closing_in(half)
+            self._context.step(step + seen)
+            if slice_ in self._looks and half <= self._latency.precision:
+                self._context.fewer((last - slice_) * len(shared))
                 break
 
     def _has(self, trial: Trial, slice_: int) -> bool:
@@ -162,9 +171,10 @@ class Measurement:
             widest = max(widest, math.inf if math.isnan(half) else half)
         return widest if sound else 0.0
 
-    def _widest(self, trials: list[Trial]) -> str:
-        half = self._half_width(trials)
-        return f"; widest interval ±{100 * half:.2g} %" if 0 < half < 1 else ""
+    def _closing_in(self, half: float) -> str:
+        """How wide the widest interval is after a slice, and the target. It decides nothing but at a planned look."""
+        target = f"target ±{100 * self._latency.precision:.3g} %"
+        return f"; widest ±{100 * half:.2g} %, {target}" if 0 < half < 1 else ""
 
     def _measure(self, trials: list[Trial], slice_: int) -> None:
         """Time these trials in one worker; what fails beside others is tried again alone, so that it costs no other."""

@@ -132,6 +132,7 @@ class Scoring:
                 with self._context.worker([rest[0].variant], rest[0].task, rest[0].threads) as worker:
                     while rest:
                         trial = rest.pop(0)
+                        self._context.running(f"{trial.variant} on {trial.task}, seed {trial.seed}")
                         request = {"task": trial.task, "data_dir": self._context.data_dir, **arguments(trial)}
                         request |= self._context.variant(trial)
                         try:

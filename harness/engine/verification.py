@@ -138,6 +138,7 @@ class Verification:
             rows: list[dict[str, Any]] = []
             costs: list[dict[str, Any]] = []
             matrices: list[dict[str, Any]] = []
+            self._context.running(f"{trial.variant} on {trial.task}")
             try:
                 with self._context.worker([trial.variant], threads=trial.threads) as worker:
                     costs = [self._start(worker, trial)]
