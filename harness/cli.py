@@ -101,7 +101,7 @@ def main() -> None:
       harness run scenarios    the same, in every way in which inputs can come
       harness list             what is installed, and what failed to load and why
       harness calibrate        how small a difference this machine lets one see
-      harness compare A B      two runs: ratios with intervals and verdicts
+      harness compare A B      two runs or more: ratios with intervals and verdicts
       harness gate RUN --max-slowdown 3%
       harness new-plugin NAME  a package of your own to begin with
     """
@@ -314,32 +314,19 @@ def calibrate(
 
 @main.command()
 @click.argument("base", type=click.Path(path_type=Path))
-@click.argument("new", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--allow-different", is_flag=True, help="Compare although the environments differ in what matters.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write it as Markdown.")
-def compare(base: Path, new: Path, allow_different: bool, out: Path | None) -> None:
-    """Compare two runs, or two files of samples: NEW's latency over BASE's, row by row.
+def compare(base: Path, new: tuple[Path, ...], allow_different: bool, out: Path | None) -> None:
+    """Compare runs, or files of samples: every NEW's latency over BASE's, row by row.
 
     Runs taken at different times are less certain than one that interleaves both (`harness run --python`), and their
-    intervals are wider. Exits with 2 if the environments differ in what matters.
+    intervals are wider. With several NEW, the verdicts of all hold together. Exits with 2 if the environments differ
+    in what matters.
     """
-    from harness.compare import compare as compare_runs
-    from harness.compare import load_side
-    from harness.compare_report import comparison_lines, comparison_markdown
-    from harness.journal import write_atomically
-    from harness.terminal import tell_damage
+    from harness.comparing import compare_paths
 
-    sides = load_side(base), load_side(new)
-    for side in sides:
-        tell_damage(side)
-    found = compare_runs(*sides, allow_different)
-    for line in comparison_lines(found):
-        click.echo(line)
-    if out:
-        try:
-            write_atomically(out, comparison_markdown(found))
-        except OSError as error:
-            raise HarnessError(f"'{out}' cannot be written: {error.strerror}; choose another --out") from error
+    compare_paths(base, new, allow_different, out)
 
 
 @main.command(epilog=GATE_EXIT_CODES)
@@ -353,21 +340,9 @@ def gate(base: Path, new: Path | None, max_slowdown: str, allow_different: bool)
     Without NEW, BASE is one interleaved run (`harness run --python`), and its rows are held against their baselines.
     Two separate runs rarely decide a limit under 10%; an interleaved run does.
     """
-    from harness.compare import compare as compare_runs
-    from harness.compare import gate as gate_rows
-    from harness.compare import interleaved, load_side, parse_percent
-    from harness.compare_report import gate_lines
-    from harness.terminal import tell_damage
+    from harness.comparing import gate_paths
 
-    allowed = parse_percent(max_slowdown)
-    sides = [load_side(path) for path in (base, new) if path]
-    for side in sides:
-        tell_damage(side)
-    found = compare_runs(sides[0], sides[1], allow_different) if new else interleaved(sides[0])
-    result = gate_rows(found, allowed)
-    for line in gate_lines(result, found):
-        click.echo(line)
-    sys.exit(result.exit_code)
+    sys.exit(gate_paths(base, new, max_slowdown, allow_different))
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""Two runs compared, or the two sides of one interleaved run: ratios, verdicts, and a gate that can stop a release.
+"""Runs compared, or the two sides of one interleaved run: ratios, verdicts, and a gate that can stop a release.
 
 Two runs taken at different times are less certain than one that interleaves both sides: nothing cancels what a process
 or the moment did to one of them. So processes are the unit, and what the canary in every worker shows of the machine's
@@ -8,70 +8,26 @@ drift between the runs widens each interval.
 from __future__ import annotations
 
 import math
-import os
 import re
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from statistics import NormalDist, fmean
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from harness import estimates, stats, verdicts
-from harness.contract import HarnessError, one_line
-from harness.formatting import NONE
-from harness.samples import SAMPLE_COLUMNS
-from harness.store import Run, load
-from harness.tables import BOUNDARIES, instance_medians, looks, records, sampling
+from harness.contract import HarnessError
+from harness.formatting import plain
+from harness.sides import OK, Difference, Medians, Point, Side, Trial, differing, side_of, software
+from harness.store import Run
+from harness.tables import BOUNDARIES, looks, records
 
 SEPARATE, INTERLEAVED = "separate runs", "interleaved"
-OK, NO_SAMPLES = "ok", "no samples that count"
-MUST_AGREE = (
-    *("machine", "os family", "hypervisor", "python_implementation", "cpu_model", "cpu_logical_count", "accelerators"),
-    *("cpu_physical_count", "cpu_usable_count", "cpu_governor", "cpu_max_frequency_khz", "cpu_boost"),
-)
-MAY_CHANGE = ("os", "memory_bytes", "python", "commit")  # beside the versions and how latency is sampled
+NO_SAMPLES = "no samples that count"
 UNITS = {"process": "processes", "instance": "instances", "slice": "slices"}
-
-Medians = Mapping[estimates.Key, float]
-Trial = dict[str, Any]
-Pair = tuple["Point", Trial, Trial, Medians, Medians]  # BASE's trial and medians before NEW's
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """What is timed: two are compared if all of it is equal. A file of samples knows its name and boundaries alone."""
-
-    variant: str
-    task: str | None
-    device: str | None
-    dtype: str | None
-    threads: int | None
-    input_size: int | None
-    hidden_size: int | None
-    num_layers: int | None
-    scenario: str | None
-    batch: int | None
-    time: int | None
-    boundary: str = ""
-
-    @property
-    def shape(self) -> str:
-        """The scenario with batch and time: `offline 32×8`."""
-        return f"{self.scenario} {self.batch}×{self.time}" if self.scenario else "samples"
-
-    @property
-    def setting(self) -> str:
-        """What the rows of one printed table have in common."""
-        size = f"I={self.input_size} H={self.hidden_size} L={self.num_layers}, {self.dtype}"
-        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'} a call"
-        where = self.task and f"{self.task} on {self.device}: {size}, {threads}"
-        return ", ".join(filter(None, (where, self.boundary)))
-
-    def __str__(self) -> str:
-        return ", ".join(filter(None, (self.variant, self.shape, self.setting)))
+Pair = tuple[Point, Trial, Trial, Medians, Medians]  # BASE's trial and medians before NEW's
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +63,6 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """What is not the same in both: a fact, or a row that is not `ok` on both sides."""
-
-    what: str
-    base: str
-    new: str
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.base} | {self.new}"
-
-
-@dataclass(frozen=True, slots=True)
 class Drift:
     """What the canary did between two runs while a task was timed: the logarithm of NEW over BASE; None is unknown."""
 
@@ -135,7 +79,8 @@ class Drift:
         """The part of it that more measuring would not lessen: a shift that is more than the canary's own noise."""
         return abs(self.shift.mean) if self.shift and stats.p_different(self.shift) < 1 - stats.CONFIDENCE else 0.0
 
-    def __str__(self) -> str:
+    def said(self, new: str = "NEW") -> str:
+        """What it did, as a sentence in which NEW has this name."""
         where = f"While {self.task} was timed, " if self.task else ""
         if self.shift is None:
             return f"{where}how the machine drifted is unknown (no canary in both): the intervals hold if it did not."
@@ -143,7 +88,10 @@ class Drift:
         moved, low, high = (100 * (value - 1) for value in (found.value, found.low, found.high))
         what = f"{abs(moved):.1f} % {'slower' if moved > 0 else 'faster'}" if abs(moved) >= 0.05 else "as fast"
         known = "its error unknown" if math.isnan(low) else f"{low:+.1f} to {high:+.1f} %"
-        return f"{where}the machine itself was {what} in NEW ({known}), which widens the intervals."
+        return f"{where}the machine itself was {what} in {new} ({known}), which widens the intervals."
+
+    def __str__(self) -> str:
+        return self.said()
 
 
 @dataclass(frozen=True)
@@ -192,10 +140,7 @@ class GateResult:
 
 
 def compare(base: Run, new: Run, allow_different: bool = False) -> Comparison:
-    """Compare two runs, or two files of samples, row by row.
-
-    Unpaired, by Welch's test over processes: instances share what was decided when their process started, and absolute
-    latency differs by process. The canary's shift between the runs is added to the error.
+    """Compare two runs, or two files of samples, row by row; see `compare_sides`.
 
     Args:
         base, new: from `load_side`.
@@ -204,38 +149,88 @@ def compare(base: Run, new: Run, allow_different: bool = False) -> Comparison:
     Raises:
         HarnessError: what matters differs, no row is in both, or a run meets a file.
     """
-    if bool(base.environment) != bool(new.environment):
+    return compare_sides(side_of(base), side_of(new), allow_different)
+
+
+def compare_all(base: Side, news: Sequence[Side], allow_different: bool = False) -> list[Comparison]:
+    """Compare every further side with the first; the verdicts of a boundary hold over all of them together.
+
+    All ratios have one side in common and so depend on each other. Verdicts hold whatever the dependence, for their
+    thresholds are Bonferroni's (see `verdicts.judge`).
+
+    Raises:
+        HarnessError: as `compare_sides`; with several, it names the side.
+    """
+    found = []
+    for new in news:
+        try:
+            found.append(compare_sides(base, new, allow_different))
+        except HarnessError as error:
+            raise HarnessError(f"{plain(str(new.path))}: {error}" if len(news) > 1 else str(error)) from error
+    rows = iter(judged([row for comparison in found for row in comparison.rows], base.tolerance))
+    return [replace(comparison, rows=tuple(islice(rows, len(comparison.rows)))) for comparison in found]
+
+
+def judged(rows: Sequence[Row], tolerance: float) -> list[Row]:
+    """The same rows with verdicts, which hold over all rows of their boundary together.
+
+    Args:
+        rows: of one or of several comparisons, each ratio once.
+        tolerance: ratios within it of 1 are the same; 0.01 is 1 %.
+    """
+    found = list(rows)
+    for boundary in BOUNDARIES:
+        places = [place for place, row in enumerate(found) if row.point.boundary == boundary]
+        words = verdicts.judge([found[place].ratio for place in places], tolerance)
+        for place, word in zip(places, words, strict=True):
+            found[place] = replace(found[place], verdict=word)
+    return found
+
+
+def compare_sides(base: Side, new: Side, allow_different: bool = False) -> Comparison:
+    """Compare what two runs, or two files of samples, say of the same rows.
+
+    Unpaired, by Welch's test over processes: instances share what was decided when their process started, and absolute
+    latency differs by process. The canary's shift between the runs is added to the error.
+
+    Args:
+        base, new: from `side_of`.
+        allow_different: compare although the environments differ in what matters.
+
+    Raises:
+        HarnessError: what matters differs, no row is in both, or a run meets a file.
+    """
+    if base.has_environment != new.has_environment:
         raise HarnessError("compare a run with a run, or a file of samples with another; not one with the other")
-    differences, changes = map(_differences, _facts(base), _facts(new))
+    differences = differing(base.agreeing, new.agreeing)
+    changes = differing(base.changing, new.changing)
     if differences and not allow_different:
         listed = "; ".join(map(str, differences))
         raise HarnessError(plain(f"what matters differs: {listed}; --allow-different compares all the same"))
-    old, young = _trials(base), _trials(new)
-    if not base.environment:  # two files are compared whatever they are called
-        young = dict(zip(old, young.values(), strict=True))
+    if not base.has_environment:  # two files are compared whatever they are called
+        new = replace(new, trials=dict(zip(base.trials, new.trials.values(), strict=True)))
+    old, young = base.trials, new.trials
     points = dict.fromkeys([*old, *young])
     shared = [point for point in points if point in old and point in young]
     if not shared:
-        has = [f"{run.path} has {'; '.join(map(str, _trials(run))) or 'none'}" for run in (base, new)]
+        has = [f"{side.path} has {'; '.join(map(str, side.trials)) or 'none'}" for side in (base, new)]
         raise HarnessError(plain(f"no latency row is in both runs. {'. '.join(has)}"))
     drift = {point.task: _drift(base, new, point.task) for point in shared}
-    pairs, absent = _matched({point: point for point in points}, (base, new), (old, young))
+    pairs, absent = _matched({point: point for point in points}, base, new)
     rows = []
     for point, _, _, theirs, own in pairs:
         before, after, moved = _over_processes(theirs), _over_processes(own), drift[point.task]
         ratio = stats.widened(stats.difference(after, before), moved.spread)
         known = ratio, moved, stats.estimate(ratio), verdicts.UNDECIDED
         rows.append(Row(point, point.variant, before, after, *known, SEPARATE))
-    tolerance, judged = sampling(base).tolerance, list[Row]()
-    for boundary in BOUNDARIES:
-        family = [row for row in rows if row.point.boundary == boundary]
-        found = verdicts.judge([row.ratio for row in family], tolerance)
-        judged += [replace(row, verdict=verdict) for row, verdict in zip(family, found, strict=True)]
-    notes = [] if base.environment else ["Files have no environment: whether the machine was the same is unknown."]
+    rows.sort(key=lambda row: BOUNDARIES.index(row.point.boundary))
+    found = judged(rows, base.tolerance)
+    notes = [] if base.has_environment else ["Files have no environment: whether the machine was the same is unknown."]
     if any(each.shift for each in drift.values()) and {"python", "version of numpy"} & {each.what for each in changes}:
         notes.append("The canary runs on Python and NumPy, which changed: part of its shift may be theirs.")
     rest = differences, changes, tuple(drift.values()), tuple(notes)
-    return Comparison(str(base.path), str(new.path), tuple(judged), tuple(absent), tolerance, stats.ONE_LOOK, *rest)
+    core = tuple(found), tuple(absent), base.tolerance, stats.ONE_LOOK
+    return Comparison(str(base.path), str(new.path), *core, *rest)
 
 
 def interleaved(run: Run) -> Comparison:
@@ -248,9 +243,9 @@ def interleaved(run: Run) -> Comparison:
     """
     if not run.environment:
         raise HarnessError(f"{run.path} is one file of samples: give a second one to compare it with")
-    trials = _trials(run)
-    others = {p: other for p, t in trials.items() if (other := replace(p, variant=t["baseline"])) != p}
-    pairs, absent = _matched(others, (run, run), (trials, trials))
+    side = side_of(run)
+    others = {p: other for p, t in side.trials.items() if (other := replace(p, variant=t["baseline"])) != p}
+    pairs, absent = _matched(others, side, side)
     latency = {(row["trial"], row["boundary"]): row for row in records(run.latency)}
     rows = []
     for point, base, new, theirs, own in pairs:
@@ -262,9 +257,9 @@ def interleaved(run: Run) -> Comparison:
         latencies = estimates.latency(theirs), estimates.latency(own)
         rows.append(Row(point, base["variant"], *latencies, ratio, Drift(None, None), *found, INTERLEAVED))
     rows.sort(key=lambda row: BOUNDARIES.index(row.point.boundary))
-    pythons = [_software(facts) for facts in run.header.get("pythons", {}).values()]
-    changes = _differences(*pythons) if len(pythons) == 2 else ()
-    known = sampling(run).tolerance, looks(run), (), changes
+    pythons = [software(facts) for facts in run.header.get("pythons", {}).values()]
+    changes = differing(*pythons) if len(pythons) == 2 else ()
+    known = side.tolerance, looks(run), (), changes
     return Comparison("its baselines", str(run.path), tuple(rows), tuple(absent), *known)
 
 
@@ -297,55 +292,13 @@ def parse_percent(text: str) -> float:
     raise HarnessError(f"{text!r} is not a percentage: write 3 % as '3%'")
 
 
-def load_side(path: str | Path) -> Run:
-    """A run's folder, or a CSV file with the columns of the samples table (without `trial`) as a run of one row.
-
-    Raises:
-        HarnessError: it is neither, or is damaged.
-    """
-    path = Path(path)
-    if not os.path.isfile(path):  # for which a name that is too long is no file either
-        return load(path)
-    columns = SAMPLE_COLUMNS[1:]
-    numbers = [name for name in columns if name not in ("boundary", "disturbed")]  # the mark may be unknown
-    try:
-        frame = pd.read_csv(path, low_memory=False)
-        if sorted(map(str, frame.columns)) != sorted(columns):
-            raise HarnessError("it has other columns")
-        values = frame[numbers].astype("float64")
-        finite = bool(np.isfinite(values.to_numpy()).all()) and set(frame["boundary"]) <= set(BOUNDARIES)
-        if not (finite and (values["elapsed_s"] > 0).all() and (values["call"] > 0).any()):
-            raise HarnessError("a value is not what it should be")
-    except (OSError, ValueError, HarnessError) as error:  # a parser's own errors are ValueErrors
-        expected = f"expected is CSV, a timed call a row, its columns {', '.join(columns)}; boundary is compute or "
-        expected += "end-to-end, elapsed_s is above 0, and the calls 0 do not count"
-        raise HarnessError(plain(f"'{path}' is not a file of samples: {one_line(error)}; {expected}")) from error
-    frame[numbers] = values
-    trial = dict.fromkeys((field.name for field in fields(Point)), None) | {"variant": path.stem, "trial": path.stem}
-    trial |= {"kind": "latency", "status": OK, "reason": ""}
-    tables: dict[str, Any] = {field.name: pd.DataFrame() for field in fields(Run) if field.default is MISSING}
-    tables |= {"path": path, "header": {"name": path.stem, "environment": {}, "baselines": {}}}
-    tables |= {"trials": pd.DataFrame([trial]), "samples": frame.assign(trial=path.stem)[SAMPLE_COLUMNS]}
-    return Run(**tables)
-
-
-def _trials(run: Run) -> dict[Point, Trial]:
-    names = [field.name for field in fields(Point) if field.name != "boundary"]
-    floors = run.header.get("floors", [])  # they compute nothing, so there is nothing to compare
-    timed = [t for t in records(run.trials) if t["kind"] == "latency" and t.get("architecture") not in floors]
-    told: list[dict[str, Any]] = [{name: None if pd.isna(t[name]) else t[name] for name in names} for t in timed]
-    return {Point(**values): trial for values, trial in zip(told, timed, strict=True)}
-
-
-def _matched(
-    points: Mapping[Point, Point], runs: tuple[Run, Run], trials: tuple[dict[Point, Trial], dict[Point, Trial]]
-) -> tuple[list[Pair], list[Difference]]:
+def _matched(points: Mapping[Point, Point], base: Side, new: Side) -> tuple[list[Pair], list[Difference]]:
     """What both sides measured, and of all else what each side says; `points` are NEW's, each to its own of BASE."""
-    before, after = (instance_medians(run.samples) for run in runs)
+    before, after = base.medians, new.medians
     pairs: list[Pair] = []
     absent = []
     for point, against in points.items():
-        old, young = trials[0].get(against), trials[1].get(point)
+        old, young = base.trials.get(against), new.trials.get(point)
         ends = [f"{t['status']}: {t['reason']}".removesuffix(": ") if t else "not in it" for t in (old, young)]
         if not old or not young or ends != [OK, OK]:
             absent.append(Difference(str(point), *ends))
@@ -368,9 +321,9 @@ def _over_processes(medians: Medians) -> stats.LogMean:
     return stats.unit_mean([fmean(values) for values in logs.values()], "process")
 
 
-def _drift(base: Run, new: Run, task: str | None) -> Drift:
+def _drift(base: Side, new: Side, task: str | None) -> Drift:
     """The canary's shift, over the runtimes that both have; a slice is the unit, as its processes share the moment."""
-    sides = [[r for r in records(run.processes) if r["task"] == task and r["canary_s"] > 0] for run in (base, new)]
+    sides = [[row for row in side.canaries if row["task"] == task] for side in (base, new)]
     runtimes = {row["runtime"] for row in sides[0]} & {row["runtime"] for row in sides[1]}
     if not runtimes:
         return Drift(task, None)
@@ -398,35 +351,7 @@ def _more(row: Row, max_slowdown: float, planned: tuple[int, ...]) -> str:
     return f"about {times} {UNITS[row.ratio.unit]} would decide (there were {row.units})"
 
 
-def _facts(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What two runs must share, and what they may differ in: software, and how latency was sampled."""
-    facts = run.environment | {"os family": str(run.environment.get("os")).split("-")[0]}  # `Linux`
-    changing = _software(facts) | {f"latency.{name}": value for name, value in sampling(run).model_dump().items()}
-    inner = {f"{w} in {p}": v for p, told in run.header.get("pythons", {}).items() for w, v in _software(told).items()}
-    return {name: facts.get(name) for name in MUST_AGREE}, changing | inner
-
-
-def _software(facts: Mapping[str, Any]) -> dict[str, Any]:
-    versions = {f"version of {name}": version for name, version in facts.get("versions", {}).items()}
-    commits = {f"commit of {name}": commit for name, commit in facts.get("commits", {}).items()}
-    return {name: facts.get(name) for name in MAY_CHANGE} | versions | commits
-
-
-def _differences(base: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[Difference, ...]:
-    def said(value: Any) -> str:
-        text = (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
-        return NONE if value is None else text
-
-    names = [name for name in {**base, **new} if base.get(name) != new.get(name)]
-    return tuple(Difference(name, said(base.get(name)), said(new.get(name))) for name in names)
-
-
 def interval_text(found: stats.Estimate) -> str:
     """`1.020× (1.010–1.030)`."""
     ends = "interval unknown" if math.isnan(found.low) else f"{found.low:.3f}–{found.high:.3f}"
     return f"{found.value:.3f}× ({ends})"
-
-
-def plain(text: str) -> str:
-    """Printable text alone, whatever strangers called their things."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

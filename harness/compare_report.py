@@ -1,87 +1,130 @@
-"""Comparisons and gates in words: Markdown, and lines for a terminal."""
+"""Comparisons and gates in words: a page of sections, Markdown, and lines for a terminal."""
 
 from __future__ import annotations
 
 import math
-import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from harness.compare import SEPARATE, Comparison, Difference, GateResult, Row, interval_text, plain
-from harness.formatting import inline, markdown_table, percent, seconds
+from harness.compare import SEPARATE, Comparison, GateResult, Row, interval_text
+from harness.formatting import NONE, percent, seconds
+from harness.pages import Page, Section, page_lines, page_markdown, wrapped
+from harness.sides import Difference, Point
 
-WIDTH = 120  # columns of a terminal
 HEADER = ("variant", "scenario", "BASE", "NEW", "NEW / BASE", "verdict", "units")
+TOGETHER = "Verdicts hold together, over all runs and all rows of a boundary."
 
 
-def comparison_markdown(comparison: Comparison) -> str:
-    """The verdicts first, then what the machine did, what changed, and what was not compared."""
-    lines = ["# Comparison", "", f"BASE is {inline(comparison.base)}, NEW is {inline(comparison.new)}.", ""]
-    same = f"the same is within {100 * comparison.tolerance:g} %"
-    lines += [f"NEW / BASE is a ratio of latencies with its 95 % interval: below 1, NEW is faster; {same}.", ""]
-    for title, rows in _tables(comparison):
-        cells = [[*_cells(row, interval_text(row.estimate)), row.how] for row in rows]
-        lines += [f"## {inline(title)}", "", *markdown_table((*HEADER, "how"), cells), ""]
-    for remark in (*comparison.drift, *comparison.notes):
-        lines += [inline(remark), ""]
-    for title, found in _lists(comparison):
-        cells = [[item.what, item.base, item.new] for item in found]
-        lines += [f"## {title}", "", *markdown_table(("", "BASE", "NEW"), cells), ""]
-    return "\n".join(lines)
+def comparison_markdown(*comparisons: Comparison) -> str:
+    """The verdicts first, then what the machine did, what changed, and what was not compared.
+
+    Args:
+        comparisons: of one BASE; several from `compare_all`.
+    """
+    return page_markdown(comparison_page(comparisons, intervals=True))
 
 
-def comparison_lines(comparison: Comparison) -> list[str]:
-    """The same for a terminal of 120 columns."""
-    lines = [f"BASE {comparison.base}", f"NEW  {comparison.new}", ""]
-    for title, rows in _tables(comparison):
-        ratios = [f"{row.estimate.value:.3f}× {percent(row.estimate.low, row.estimate.high)}" for row in rows]
-        lines += [title, "", *_aligned([list(HEADER), *map(_cells, rows, ratios)]), ""]
-    lines += _remarks(comparison)
-    return _wrapped(lines)
+def comparison_lines(*comparisons: Comparison) -> list[str]:
+    """The same for a terminal of 100 columns."""
+    return page_lines(comparison_page(comparisons, intervals=False))
+
+
+def comparison_page(comparisons: Sequence[Comparison], intervals: bool) -> Page:
+    """What comparisons with one BASE say: a table a setting, with a column for every further run if there are several.
+
+    Args:
+        comparisons: one, or several from `compare_all`.
+        intervals: both ends of each, and whole sentences; otherwise ± half of them, as a terminal has little room.
+    """
+    names = _names(comparisons)
+    sides = {"BASE": comparisons[0].base} | {name: each.new for name, each in zip(names, comparisons, strict=True)}
+    if intervals:
+        remarks = [", ".join(f"{name} is {path}" for name, path in sides.items()) + "."]
+        same = f"the same is within {100 * comparisons[0].tolerance:g} %"
+        ratio = "NEW / BASE is" if len(names) == 1 else "NEW 1 / BASE and so on are each"
+        remarks.append(f"{ratio} a ratio of latencies with its 95 % interval: below 1, NEW is faster; {same}.")
+    else:
+        longest = max(map(len, names), default=0)
+        remarks = [f"{name:<{max(4, longest)}} {path}" for name, path in sides.items()]
+    tables = _pair(comparisons[0], intervals) if len(names) == 1 else _several(comparisons, names, intervals)
+    return Page("Comparison", tuple(remarks), (*tables, *_rest(comparisons, names)))
 
 
 def gate_lines(result: GateResult, comparison: Comparison) -> list[str]:
-    """Every row's outcome and why, what they rest on, then their sum, for a terminal of 120 columns."""
+    """Every row's outcome and why, what they rest on, then their sum, for a terminal of 100 columns."""
     outcomes = [row.outcome for row in result.rows]
     counts = ", ".join(f"{outcomes.count(name)} {name}" for name in dict.fromkeys(outcomes)) or "nothing was compared"
     lines = [f"{row.outcome:<9} {row.row}: {row.why}" for row in result.rows]
-    lines += _remarks(comparison)
-    return _wrapped([*lines, f"at most {100 * result.max_slowdown:g} % slower: {counts}"])
+    lines += page_lines(Page("", (), tuple(_rest([comparison], _names([comparison])))))[1:]
+    return wrapped([*lines, f"at most {100 * result.max_slowdown:g} % slower: {counts}"])
 
 
-def _remarks(comparison: Comparison) -> list[str]:
-    lines = [str(remark) for remark in (*comparison.drift, *comparison.notes)]
-    return lines + [f"{title}: {item}" for title, found in _lists(comparison) for item in found]
+def ratio_text(row: Row, intervals: bool) -> str:
+    """`1.020× (1.010–1.030)`, or `1.020× ±1.0%`."""
+    found = row.estimate
+    return interval_text(found) if intervals else f"{found.value:.3f}× {percent(found.low, found.high)}".strip()
 
 
-def _lists(comparison: Comparison) -> list[tuple[str, tuple[Difference, ...]]]:
-    titles = {"Matters and differs": comparison.differences, "Changed": comparison.changes}
-    return [(title, found) for title, found in (titles | {"Not compared": comparison.absent}).items() if found]
+def difference_section(title: str, found: Iterable[Difference], base: str = "BASE", new: str = "NEW") -> list[Section]:
+    """What is not the same on two sides, as a list; no section if there is nothing."""
+    rows = tuple((item.what, item.base, item.new) for item in found)
+    return [Section(title, header=("", base, new), rows=rows, is_list=True)] if rows else []
 
 
-def _tables(comparison: Comparison) -> list[tuple[str, list[Row]]]:
+def _names(comparisons: Sequence[Comparison]) -> list[str]:
+    return ["NEW"] if len(comparisons) == 1 else [f"NEW {number}" for number in range(1, len(comparisons) + 1)]
+
+
+def _pair(comparison: Comparison, intervals: bool) -> list[Section]:
     """The rows that share a setting, under it."""
     found: dict[str, list[Row]] = {}
     for row in comparison.rows:
         against = "" if row.how == SEPARATE else f", against {row.against}"
         found.setdefault(row.point.setting + against, []).append(row)
-    return list(found.items())
+    header = (*HEADER, "how") if intervals else HEADER
+    return [
+        Section(title, header=header, rows=tuple(_pair_cells(row, intervals) for row in rows), keys=2, spare="units")
+        for title, rows in found.items()
+    ]
 
 
-def _cells(row: Row, ratio: str) -> list[str]:
+def _pair_cells(row: Row, intervals: bool) -> tuple[str, ...]:
     latencies = seconds(math.exp(row.base.mean)), seconds(math.exp(row.new.mean))
-    return [row.point.variant, row.point.shape, *latencies, ratio.strip(), row.verdict, row.units]
+    cells = row.point.variant, row.point.shape, *latencies, ratio_text(row, intervals), row.verdict, row.units
+    return (*cells, row.how) if intervals else cells
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """Columns under each other; the first is shortened if the terminal is too narrow."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    widths[0] = max(8, min(widths[0], WIDTH - sum(widths[1:]) - 2 * len(widths[1:])))
-    short = [[row[0] if len(row[0]) <= widths[0] else row[0][: widths[0] - 1] + "…", *row[1:]] for row in rows]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in short]
+def _several(comparisons: Sequence[Comparison], names: Sequence[str], intervals: bool) -> list[Section]:
+    """The rows of all runs that share a setting, a column a run."""
+    found: dict[str, dict[Point, dict[str, Row]]] = {}
+    for name, comparison in zip(names, comparisons, strict=True):
+        for row in comparison.rows:
+            found.setdefault(row.point.setting, {}).setdefault(row.point, {})[name] = row
+    header = ("variant", "scenario", "BASE", *(f"{name} / BASE" for name in names))
+    sections = []
+    for title, rows in found.items():
+        cells = []
+        for point, own in rows.items():
+            base = seconds(math.exp(next(iter(own.values())).base.mean))
+            ratios = [f"{ratio_text(own[n], intervals)} {own[n].verdict}" if n in own else NONE for n in names]
+            cells.append((point.variant, point.shape, base, *ratios))
+        sections.append(Section(title, header=header, rows=tuple(cells), keys=3))
+    return sections
 
 
-def _wrapped(lines: Iterable[str]) -> list[str]:
-    """No line is longer than the terminal."""
-    wrapper = textwrap.TextWrapper(WIDTH, subsequent_indent="    ", break_on_hyphens=False)
-    printable = map(plain, lines)
-    return [part for line in printable for part in (wrapper.wrap(line) if len(line) > WIDTH else [line])]
+def _rest(comparisons: Sequence[Comparison], names: Sequence[str]) -> list[Section]:
+    """What the machine did, what must be known beside, and what changed and was not compared."""
+    remarks = list[str]()
+    for name, each in zip(names, comparisons, strict=True):
+        remarks += [d.said(name) if d.shift or len(names) == 1 else f"{name}: {d}" for d in each.drift]
+    remarks += dict.fromkeys(note for each in comparisons for note in each.notes)
+    remarks += [TOGETHER] if len(names) > 1 else []
+    sections = [Section(remarks=tuple(remarks))] if remarks else []
+    for name, each in zip(names, comparisons, strict=True):
+        of = f" in {name}" if len(names) > 1 else ""
+        for title, found in (
+            (f"Matters and differs{of}", each.differences),
+            (f"Changed{of}", each.changes),
+            (f"Not compared{of}", each.absent),
+        ):
+            sections += difference_section(title, found, new=name)
+    return sections

@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -250,6 +251,24 @@ def load(path: str | Path) -> Run:
     """
     folder = Path(path)
     return _derive(folder, _read_header(folder), read_journal(folder / JOURNAL))
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """A run's `run.json` alone.
+
+    Raises:
+        HarnessError: it is not a run, `run.json` cannot be read, or another schema version wrote it.
+    """
+    return _read_header(Path(path))[0]
+
+
+def started(header: Mapping[str, Any]) -> datetime | None:
+    """When a run began, in UTC, as its `run.json` says; None if it does not."""
+    try:
+        found = datetime.fromisoformat(header["environment"]["started_utc"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _derive(folder: Path, described: tuple[dict[str, Any], str], contents: Contents) -> Run:

@@ -559,6 +559,36 @@ def test_a_comparison_that_cannot_be_written_is_printed_and_says_so(runs: Path) 
     assert result.stderr == said
 
 
+def test_compare_takes_more_runs_and_holds_each_against_the_first(runs: Path) -> None:
+    two_runs(1.5, 0.001)
+    write_run(Path("third"), Timed("a@r", five(0.0005, 0.001)), processes=[process_row(s) for s in range(1, 6)])
+    result = harness("compare", "base", "new", "third", "--out", "found.md")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.splitlines()[:3] == ["BASE  base", "NEW 1 new", "NEW 2 third"]
+    compute = " ".join(next(line for line in result.stdout.splitlines() if line.startswith("a@r ")).split())
+    assert re.fullmatch(r"a@r single-stream 1×5 1 ms 1\.500× ±\S+ slower 0\.500× ±\S+ faster", compute)
+    assert "NEW 2 is third" in Path("found.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_run_hands_on_whether_every_column_is_wanted(monkeypatch: pytest.MonkeyPatch, wide: bool) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr("harness.running.run_suite", lambda *_, wide, **__: asked.append(wide))
+    assert harness("run", *(["--wide"] if wide else [])).exit_code == 0
+    assert asked == [wide]
+
+
+def test_report_prints_every_column_if_it_is_asked_to(runs: Path) -> None:
+    two_runs()
+    write_run(Path("wide"), Timed("a@r", five(0.001)), Timed("b@r" + "b" * 50, five(0.002, 0.001)))
+    narrow, wide = harness("report", "wide"), harness("report", "wide", "--wide")
+    assert (narrow.exit_code, wide.exit_code) == (0, 0)
+    assert "--wide shows " in narrow.stdout
+    assert "--wide shows " not in wide.stdout
+    assert "end-to-end vs baseline" in wide.stdout
+    assert max(map(len, narrow.stdout.splitlines())) <= 100 < max(map(len, wide.stdout.splitlines()))
+
+
 OTHER = ENVIRONMENT | {"cpu_model": "Another CPU", "machine": "arm64", "python": "3.12.1"}
 
 

@@ -61,14 +61,18 @@ OURS: dict[str, set[str]] = {
         *("contract", "costs_report", "formatting", "journal", "limit_report", "load_report", "rounding", "shapes"),
         *("stats", "store", "tables"),
     },
-    "compare": {"contract", "estimates", "formatting", "samples", "stats", "store", "tables", "verdicts"},
+    "sides": {"contract", "estimates", "formatting", "samples", "store", "tables"},
+    "compare": {"contract", "estimates", "formatting", "sides", "stats", "store", "tables", "verdicts"},
     "pages": {"formatting"},
-    "compare_report": {"compare", "formatting"},
+    "compare_report": {"compare", "formatting", "pages", "sides"},
     "notices": set(),
     "options": {"contract"},
     "terminal": {
         *("contract", "formatting", "load_report", "notices", "pages", "report", "shapes", "store", "tables"),
         "verdicts",
+    },
+    "comparing": {
+        *("compare", "compare_report", "contract", "journal", "sides", "terminal"),
     },
     "engine": set(),
     "engine.noise": set(),
@@ -123,7 +127,7 @@ OURS: dict[str, set[str]] = {
         *("own_model", "plan", "report", "resumption", "schema", "store", "suite", "terminal"),
     },
     "cli": {
-        *("", "catalog", "compare", "compare_report", "contract", "engine.conformance", "engine.survey", "journal"),
+        *("", "catalog", "comparing", "contract", "engine.conformance", "engine.survey", "journal"),
         *(
             "new_plugin",
             "notices",
@@ -147,7 +151,8 @@ THEIRS: dict[str, set[str]] = {
     "rich": {"terminal"},
     "pytest": {"testing"},
     "pandas": {
-        *("capacity", "compare", "costs_report", "limit_report", "report", "samples", "shapes", "store", "tables"),
+        *("capacity", "compare", "costs_report", "limit_report", "report", "samples", "shapes", "sides", "store"),
+        "tables",
     },
     "scipy": {"stats"},
     "pluggy": {"catalog", "hookspecs"},
@@ -173,7 +178,7 @@ THEIRS: dict[str, set[str]] = {
             "oracle",
             "parity",
         ),
-        *("ragged", "reference", "rounding", "rules", "stats", "tables", "testing"),
+        *("ragged", "reference", "rounding", "rules", "sides", "stats", "tables", "testing"),
     },
 }
 # What a plugin may import of the harness; the second only to name types.
@@ -262,10 +267,13 @@ def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine()
         "cli",
         "compare",
         "compare_report",
+        "comparing",
         "limit_report",
         "load_report",
+        "pages",
         "report",
         "running",
+        "sides",
         "tables",
         "terminal",
         "verdicts",

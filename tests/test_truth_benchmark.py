@@ -21,7 +21,8 @@ from benchmarks.analysis import Cell, Process, Rule
 from benchmarks.null import NullReading
 from benchmarks.workloads import WORKLOADS, identical_pairs, planted_pairs
 from harness import verdicts
-from harness.compare import compare, load_side
+from harness.compare import compare
+from harness.sides import load_side
 
 ARMS = ("A1", "A2", "A3", "A4", "+1%", "+2%", "+2%-2", "+5%")
 RULE = Rule(precision=0.01, first=3, most=12)

@@ -1,0 +1,68 @@
+"""What `harness compare` and `gate` do, from folders to what is printed and written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.compare import compare, compare_all, gate, interleaved, parse_percent
+from harness.compare_report import comparison_lines, comparison_markdown, gate_lines
+from harness.contract import HarnessError
+from harness.journal import write_atomically
+from harness.sides import Side, load_side, side_of
+from harness.terminal import print_lines, tell_damage
+
+
+def compare_paths(base: Path, news: Sequence[Path], allow_different: bool, out: Path | None) -> None:
+    """Print how every further run, or file of samples, compares with the first.
+
+    Args:
+        base, news: folders of runs, or files of samples.
+        allow_different: compare although the environments differ in what matters.
+        out: also a file of Markdown.
+
+    Raises:
+        HarnessError: one of them cannot be read or compared, or the file cannot be written.
+    """
+    sides = [_side(path) for path in (base, *news)]
+    found = compare_all(sides[0], sides[1:], allow_different)
+    print_lines(comparison_lines(*found))
+    _write(out, comparison_markdown(*found))
+
+
+def gate_paths(base: Path, new: Path | None, max_slowdown: str, allow_different: bool) -> int:
+    """Print what the gate says of NEW against BASE, or of BASE's rows against their baselines.
+
+    Args:
+        base, new: folders of runs, or files of samples.
+        max_slowdown: such as `3%`.
+        allow_different: compare although the environments differ in what matters.
+
+    Returns:
+        the exit code: 0 if all pass, 1 if any fails, 2 if that is undecided.
+
+    Raises:
+        HarnessError: one of them cannot be read or compared, or it is no percentage.
+    """
+    allowed = parse_percent(max_slowdown)
+    sides = [load_side(path) for path in (base, new) if path]
+    for side in sides:
+        tell_damage(side)
+    found = compare(sides[0], sides[1], allow_different) if new else interleaved(sides[0])
+    result = gate(found, allowed)
+    print_lines(gate_lines(result, found))
+    return result.exit_code
+
+
+def _side(path: Path) -> Side:
+    run = load_side(path)
+    tell_damage(run)
+    return side_of(run)
+
+
+def _write(out: Path | None, text: str) -> None:
+    if out:
+        try:
+            write_atomically(out, text)
+        except OSError as error:
+            raise HarnessError(f"'{out}' cannot be written: {error.strerror}; choose another --out") from error
