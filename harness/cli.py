@@ -102,6 +102,7 @@ def main() -> None:
       harness list             what is installed, and what failed to load and why
       harness calibrate        how small a difference this machine lets one see
       harness compare A B      two runs or more: ratios with intervals and verdicts
+      harness history results  what became of every row, run after run
       harness gate RUN --max-slowdown 3%
       harness new-plugin NAME  a package of your own to begin with
     """
@@ -327,6 +328,28 @@ def compare(base: Path, new: tuple[Path, ...], allow_different: bool, out: Path 
     from harness.comparing import compare_paths
 
     compare_paths(base, new, allow_different, out)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--variants", callback=names, metavar="A,B", help="Rows to show; names or patterns such as 'hand-*' or '!hand-*'."
+)
+@click.option("--scenarios", callback=names, metavar="A,B", help="Likewise, such as single-stream.")
+@click.option("--last", type=click.IntRange(min=1), metavar="N", help="The newest N runs alone.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write it as Markdown.")
+def history(
+    folder: Path, variants: list[str] | None, scenarios: list[str] | None, last: int | None, out: Path | None
+) -> None:
+    """What became of every row in the runs below FOLDER: latencies run after run, the newest against the one before
+    and against the first, and what changed in between.
+
+    Runs of another machine are a series of their own. A run that cannot be read is named and left out.
+    """
+    from harness.comparing import tell_history
+    from harness.history import Meant
+
+    tell_history(folder, Meant(variants, scenarios), last, out)
 
 
 @main.command(epilog=GATE_EXIT_CODES)

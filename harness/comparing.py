@@ -1,4 +1,4 @@
-"""What `harness compare` and `gate` do, from folders to what is printed and written."""
+"""What `harness compare`, `gate` and `history` do, from folders to what is printed and written."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from pathlib import Path
 from harness.compare import compare, compare_all, gate, interleaved, parse_percent
 from harness.compare_report import comparison_lines, comparison_markdown, gate_lines
 from harness.contract import HarnessError
+from harness.history import Meant, history
+from harness.history_report import history_lines, history_markdown
 from harness.journal import write_atomically
+from harness.run_folders import find_runs
 from harness.sides import Side, load_side, side_of
+from harness.store import load
 from harness.terminal import print_lines, tell_damage
 
 
@@ -52,6 +56,41 @@ def gate_paths(base: Path, new: Path | None, max_slowdown: str, allow_different:
     result = gate(found, allowed)
     print_lines(gate_lines(result, found))
     return result.exit_code
+
+
+def tell_history(folder: Path, meant: Meant, last: int | None, out: Path | None) -> None:
+    """Print what became of every row in the runs below a folder.
+
+    Of runs without such a row nothing but `run.json` is read.
+
+    Args:
+        folder: holds runs, at any depth.
+        meant: which rows.
+        last: the newest runs that have such a row, so many at most; None for all.
+        out: also a file of Markdown.
+
+    Raises:
+        HarnessError: no run is there or has such a row, or the file cannot be written.
+    """
+    runs, left_out = find_runs(folder)
+    meant.check(row for run in runs for row in run.rows)
+    with_rows = [run.path for run in runs if any(meant.has(*row) for row in run.rows)]
+    sides: list[Side] = []
+    for path in with_rows[-last:] if last else with_rows:
+        try:
+            run = load(path)
+            tell_damage(run)
+            sides.append(side_of(run))
+        except HarnessError as error:
+            left_out[path] = str(error)
+    if not sides:
+        why = next(
+            (f"{path}: {text}" for path, text in left_out.items()), "none has such a row; look with fewer options"
+        )
+        raise HarnessError(f"no run in '{folder}' has a latency to show: {why}")
+    found = history(sides, meant)
+    print_lines(history_lines(found, left_out))
+    _write(out, history_markdown(found, left_out))
 
 
 def _side(path: Path) -> Side:

@@ -570,6 +570,47 @@ def test_compare_takes_more_runs_and_holds_each_against_the_first(runs: Path) ->
     assert "NEW 2 is third" in Path("found.md").read_text(encoding="utf-8")
 
 
+def month(number: int, seconds: float, *others: Timed) -> None:
+    facts = ENVIRONMENT | {"started_utc": f"2025-{number:02d}-01T00:00:00+00:00"}
+    quiet = [process_row(slice_) for slice_ in range(1, 6)]
+    write_run(Path(f"runs/{number}"), Timed("a@r", five(seconds, 0.001)), *others, processes=quiet, environment=facts)
+
+
+def test_history_prints_every_row_run_after_run_and_writes_it_as_markdown_too(runs: Path) -> None:
+    for number, seconds in ((3, 0.002), (1, 0.001), (2, 0.001)):
+        month(number, seconds, Timed("b@r", five(0.001)))
+    result = harness("history", "runs", "--variants", "a*", "--scenarios", "single-stream", "--out", "found.md")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    assert re.search(r"^a@r +single-stream 1×5 +2\.000× ±\S+ slower +2\.000× ±\S+ slower", result.stdout, re.MULTILINE)
+    assert "b@r" not in result.stdout
+    text = Path("found.md").read_text(encoding="utf-8")
+    assert text.startswith("# History\n")
+    assert all(f"| {number} | 2025-0{number}-01 00:00:00 | runs/{number} |" in text for number in (1, 2, 3))
+    newest = harness("history", "runs", "--last", "1")
+    assert newest.exit_code == 0
+    assert "1 run, oldest first" in newest.stdout
+    assert "2 ms" in newest.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["history", "nowhere"], "'nowhere' is no folder; give one that holds runs, such as results"),
+        (["history", "."], "no run lies in '.' or below it; give a folder that holds runs, such as results"),
+        (["history", "runs", "--variants", "c*"], "--variants: no run has 'c*'; there are: a@r"),
+        (["history", "runs", "--out", "nowhere/x.md"], "'nowhere/x.md' cannot be written: "),
+    ],
+)
+def test_a_history_that_cannot_be_told_is_one_line(runs: Path, arguments: list[str], said: str) -> None:
+    if "runs" in arguments:
+        month(1, 0.001)
+    result = harness(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"harness: {said}")
+    assert result.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("wide", [False, True])
 def test_run_hands_on_whether_every_column_is_wanted(monkeypatch: pytest.MonkeyPatch, wide: bool) -> None:
     asked: list[bool] = []

@@ -65,6 +65,9 @@ OURS: dict[str, set[str]] = {
     "compare": {"contract", "estimates", "formatting", "sides", "stats", "store", "tables", "verdicts"},
     "pages": {"formatting"},
     "compare_report": {"compare", "formatting", "pages", "sides"},
+    "history": {"compare", "contract", "estimates", "sides", "stats"},
+    "history_report": {"compare_report", "formatting", "history", "pages", "sides", "stats"},
+    "run_folders": {"contract", "store"},
     "notices": set(),
     "options": {"contract"},
     "terminal": {
@@ -72,7 +75,8 @@ OURS: dict[str, set[str]] = {
         "verdicts",
     },
     "comparing": {
-        *("compare", "compare_report", "contract", "journal", "sides", "terminal"),
+        *("compare", "compare_report", "contract", "history", "history_report", "journal", "run_folders", "sides"),
+        *("store", "terminal"),
     },
     "engine": set(),
     "engine.noise": set(),
@@ -127,7 +131,7 @@ OURS: dict[str, set[str]] = {
         *("own_model", "plan", "report", "resumption", "schema", "store", "suite", "terminal"),
     },
     "cli": {
-        *("", "catalog", "comparing", "contract", "engine.conformance", "engine.survey", "journal"),
+        *("", "catalog", "comparing", "contract", "engine.conformance", "engine.survey", "history", "journal"),
         *(
             "new_plugin",
             "notices",
@@ -268,10 +272,13 @@ def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine()
         "compare",
         "compare_report",
         "comparing",
+        "history",
+        "history_report",
         "limit_report",
         "load_report",
         "pages",
         "report",
+        "run_folders",
         "running",
         "sides",
         "tables",
