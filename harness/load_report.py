@@ -20,11 +20,11 @@ STREAM_COLUMNS = (
 )
 
 
-def loads_section(run: Run) -> list[str]:
-    """The section `Load` of the report; nothing where no load trial was planned."""
+def load_lines(run: Run) -> list[str]:
+    """What the report says of loads, in Markdown; nothing where no load trial was planned."""
     if not (run.trials["kind"] == "load").any():
         return []
-    lines = ["## Load", ""]
+    lines: list[str] = []
     for scenario, columns, rows in load_tables(run):
         own = records(run.capacity[run.capacity["scenario"] == scenario])
         lines += [_server_text(own) if scenario == "server" else _stream_text(own), ""]

@@ -19,9 +19,9 @@ from harness.contract import MOST_REASON, printable
 from harness.formatting import percentage, seconds
 from harness.load_report import load_tables
 from harness.notices import say
-from harness.report import COLUMNS, display_table, filled, setting, visibility
 from harness.shapes import RAGGED_COLUMNS, ragged_rows
 from harness.store import Run
+from harness.summary_report import COLUMNS, display_table, filled, setting, visibility
 from harness.tables import SETTING, of_setting, records
 
 LOADS = {"server": "server: the highest rate", "stream": "stream: the most at once"}

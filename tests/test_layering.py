@@ -57,15 +57,28 @@ OURS: dict[str, set[str]] = {
     "limit_report": {"formatting", "shapes", "store", "tables"},
     "costs_report": {"formatting", "shapes", "store", "tables"},
     "load_report": {"estimates", "formatting", "shapes", "store", "tables"},
+    "summary_report": {"formatting", "store", "tables"},
+    "report_parts": {
+        *("costs_report", "formatting", "limit_report", "load_report", "rounding", "shapes", "stats", "store"),
+        *("summary_report", "tables"),
+    },
+    "baselines": {"estimates", "stats", "store", "tables", "verdicts"},
+    "vega": {"contract"},
+    "charts": {"formatting", "limits", "shapes", "store", "tables", "vega"},
+    "page": {"contract", "journal", "vega"},
+    "html_report": {
+        *("baselines", "charts", "contract", "formatting", "page", "report_parts", "schema", "store"),
+        *("summary_report", "tables", "vega"),
+    },
     "report": {
-        *("contract", "costs_report", "formatting", "journal", "limit_report", "load_report", "rounding", "shapes"),
-        *("stats", "store", "tables"),
+        *("contract", "formatting", "html_report", "journal", "page", "report_parts", "store", "summary_report"),
+        *("tables", "vega"),
     },
     "compare": {"contract", "estimates", "formatting", "samples", "stats", "store", "tables", "verdicts"},
     "compare_report": {"compare", "formatting"},
     "notices": set(),
     "options": {"contract"},
-    "terminal": {"contract", "formatting", "load_report", "notices", "report", "shapes", "store", "tables"},
+    "terminal": {"contract", "formatting", "load_report", "notices", "shapes", "store", "summary_report", "tables"},
     "engine": set(),
     "engine.noise": set(),
     "engine.timing": {"contract", "engine.noise", "parity"},
@@ -143,9 +156,13 @@ THEIRS: dict[str, set[str]] = {
     "rich": {"terminal"},
     "pytest": {"testing"},
     "pandas": {
-        *("capacity", "compare", "costs_report", "limit_report", "report", "samples", "shapes", "store", "tables"),
+        *("baselines", "capacity", "charts", "compare", "costs_report", "html_report", "limit_report", "report"),
+        *("report_parts", "samples", "shapes", "store", "summary_report", "tables"),
     },
     "scipy": {"stats"},
+    "jinja2": {"page"},
+    "markdown_it": {"page"},
+    "vl_convert": {"page"},
     "pluggy": {"catalog", "hookspecs"},
     "pydantic": {"engine.replies", "suite"},
     "psutil": {
@@ -155,6 +172,7 @@ THEIRS: dict[str, set[str]] = {
     "safetensors": {"engine.worker", "oracle", "wrapping"},
     "numpy": {
         *(
+            "charts",
             "compare",
             "contract",
             "engine.accuracy",
@@ -169,7 +187,7 @@ THEIRS: dict[str, set[str]] = {
             "oracle",
             "parity",
         ),
-        *("ragged", "reference", "rounding", "rules", "stats", "tables", "testing"),
+        *("ragged", "reference", "rounding", "rules", "stats", "tables", "testing", "vega"),
     },
 }
 # What a plugin may import of the harness; the second only to name types.
@@ -254,14 +272,20 @@ def test_a_worker_does_all_it_is_asked_for_without_what_is_slow_to_import() -> N
 
 def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine() -> None:
     outward = {
+        "baselines",
         "capacity",
+        "charts",
         "cli",
         "compare",
         "compare_report",
+        "html_report",
         "limit_report",
         "load_report",
+        "page",
         "report",
+        "report_parts",
         "running",
+        "summary_report",
         "tables",
         "terminal",
         "verdicts",
