@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -34,7 +34,7 @@ Medians = Mapping[Of, Mapping[estimates.Key, float]]
 Pairs = Mapping[tuple[str, str, str], Against]  # by variant, scenario and boundary
 
 
-def baselines(run: Run, rows: pd.DataFrame, latency: pd.DataFrame, medians: Medians) -> dict[str, Pairs]:
+def baselines(run: Run, rows: pd.DataFrame, latency: pd.DataFrame, medians: Callable[[], Medians]) -> dict[str, Pairs]:
     """Of every variant that could be a baseline, what the others of its architecture are against it.
 
     Verdicts of one baseline and boundary hold together with 95 %, over all scenarios of these rows. Who tries several
@@ -44,7 +44,7 @@ def baselines(run: Run, rows: pd.DataFrame, latency: pd.DataFrame, medians: Medi
         run: the run.
         rows: of its summary, all of one setting and architecture.
         latency: the latency table's rows of the setting.
-        medians: of the run's instances; see `harness.tables.instance_medians`.
+        medians: gives those of the run's instances if they are needed; see `harness.tables.instance_medians`.
 
     Returns:
         Nothing where there are more than 24 variants.
@@ -56,7 +56,7 @@ def baselines(run: Run, rows: pd.DataFrame, latency: pd.DataFrame, medians: Medi
         row for row in records(latency.drop_duplicates(["variant", "scenario", "boundary"])) if row["variant"] in names
     ]
     trials = {(row["variant"], row["scenario"], row["boundary"]): (row["trial"], row["boundary"]) for row in own}
-    return {name: found for name in names if (found := _against(run, name, trials, medians))}
+    return {name: found for name in names if (found := _against(run, name, trials, medians()))}
 
 
 def _against(

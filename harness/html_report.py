@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from harness.baselines import baselines
+from harness.baselines import Medians, baselines
 from harness.charts import run_charts, setting_charts
 from harness.contract import MOST_NAME, printable
 from harness.formatting import NONE, inline, percentage
@@ -89,7 +90,7 @@ def write_html(run: Run, settings: Sequence[SettingPart], parts: Sequence[Part],
     """
     facts = run.environment
     shown = [facts.get("started_utc"), facts.get("cpu_model"), facts.get("os"), *(facts.get("accelerators") or [])]
-    medians = instance_medians(run.samples)
+    medians = cache(lambda: instance_medians(run.samples))  # found when they are needed first
     sections = [
         _setting_section(run, number, part, charts.of_setting.get(number, {}), medians)
         for number, part in enumerate(settings)
@@ -104,7 +105,7 @@ def write_html(run: Run, settings: Sequence[SettingPart], parts: Sequence[Part],
 
 
 def _setting_section(
-    run: Run, number: int, part: SettingPart, charts: Mapping[str, Chart], medians: Mapping[Any, Any]
+    run: Run, number: int, part: SettingPart, charts: Mapping[str, Chart], medians: Callable[[], Medians]
 ) -> Section:
     rows = records(part.rows)
     shown = [display_row(row, intervals=True) for row in rows]

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from harness.estimates import REFUSED, amount
-from harness.formatting import NONE, details, markdown_table, percentage, seconds, three_digits
+from harness.formatting import NONE, details, long_table, markdown_table, percentage, seconds, three_digits
 from harness.shapes import is_swept, place_of
 from harness.store import Run
 from harness.tables import records
@@ -125,4 +125,4 @@ def _probes_table(run: Run) -> list[str]:
         for row in known
     ]
     header = ("variant", "task", "scenario", "slice", "probe", "load", "requests", "p50", "p99", "over the bound")
-    return markdown_table((*header, "generator's delay, p99", "verdict", "of"), rows) if rows else []
+    return long_table((*header, "generator's delay, p99", "verdict", "of"), rows, len(rows), "tables/loads.csv")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from harness.costs_report import COSTS_READING, costs_table
-from harness.formatting import NONE, details, inline, markdown_table, percentage, seconds
+from harness.formatting import MOST_ROWS, NONE, details, inline, long_table, markdown_table, percentage, seconds
 from harness.limit_report import LIMIT_READING, limit_lines
 from harness.load_report import load_lines
 from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
@@ -18,6 +18,8 @@ from harness.stats import samples_needed
 from harness.store import Run
 from harness.summary_report import disagreement, legend, noise, ordered, setting, visibility
 from harness.tables import PERCENTILES, SETTING, of_setting, records
+
+MOST_NAMED = 20  # trials that ended alike
 
 
 @dataclass(frozen=True)
@@ -99,10 +101,14 @@ def _failures(run: Run) -> list[str]:
     bad = run.trials[run.trials["status"] != "ok"]
     if len(bad):
         columns = ["variant", "task", "status", "reason"]
-        same = bad.groupby(columns, sort=False, dropna=False)["trial"].agg(", ".join).reset_index()
-        rows = same[[*columns, "trial"]].to_numpy().tolist()
+        same = bad.groupby(columns, sort=False, dropna=False)["trial"].agg(list).reset_index()
+        rows = [
+            [*row[:-1], f"{', '.join(row[-1][:MOST_NAMED])}{f' and {more} more' if more > 0 else ''}"]
+            for row in same[[*columns, "trial"]].to_numpy().tolist()
+            for more in [len(row[-1]) - MOST_NAMED]
+        ]
         lines += ["Every planned trial is a row; these did not end as `ok`.", ""]
-        lines += markdown_table((*columns, "trial"), rows)
+        lines += long_table((*columns, "trial"), rows, len(rows), "tables/trials.csv")
     return lines
 
 
@@ -183,7 +189,7 @@ def _agreement_table(summary: pd.DataFrame) -> list[str]:
         for row in records(scored)
     ]
     header = ("variant", "task", "weights trained by", "same top-1 as the trainer", "score difference")
-    return markdown_table(header, rows) if rows else []
+    return long_table(header, rows, len(rows), "tables/summary.csv")
 
 
 def _latency_table(run: Run, latency: pd.DataFrame) -> list[str]:
@@ -193,7 +199,7 @@ def _latency_table(run: Run, latency: pd.DataFrame) -> list[str]:
         return f"{seconds(row[f'{p}_s'])} ({bound})"
 
     swept = is_swept(run)
-    rows = [
+    rows = (
         [
             *(row["variant"], place_of(row, swept), *(row[name] for name in ("scenario", "boundary", "batch", "time"))),
             seconds(row["latency_s"]),
@@ -203,22 +209,14 @@ def _latency_table(run: Run, latency: pd.DataFrame) -> list[str]:
             *(percentile(row, name, p) for name, p in PERCENTILES.items()),
             f"{row['samples']} / {row['instances']} / {row['processes']}",
         ]
-        for row in records(latency)
-    ]
+        for row in records(latency.head(MOST_ROWS))
+    )
     header = (
-        "variant",
-        "task",
-        "scenario",
-        "boundary",
-        "batch",
-        "time",
-        "latency",
-        "95 % interval",
-        "processes' medians",
-        "vs baseline, verdict, precision",
+        *("variant", "task", "scenario", "boundary", "batch", "time", "latency", "95 % interval"),
+        *("processes' medians", "vs baseline, verdict, precision"),
     )
     ends = ("p50 (bound)", "p90 (bound)", "p99 (bound)", "p99.9 (bound)", "samples / instances / processes")
-    return markdown_table((*header, *ends), rows) if rows else []
+    return long_table((*header, *ends), rows, len(latency), "tables/latency.csv")
 
 
 def _compared(row: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from harness.tables import instance_medians
 
 def found(run: Run, **keep: str) -> dict[str, dict[tuple[str, str, str], tuple[float, str]]]:
     """Ratio and verdict by baseline and row."""
-    pairs = baselines(run, run.summary, run.latency, instance_medians(run.samples))
+    pairs = baselines(run, run.summary, run.latency, lambda: instance_medians(run.samples))
     return {name: {at: (own.ratio.value, own.verdict) for at, own in rows.items()} for name, rows in pairs.items()}
 
 
@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_with_the_runs_own_baseline_it_is_what_the_latency_table_says(run: Run) -> None:
-    pairs = baselines(run, run.summary, run.latency, instance_medians(run.samples))["a@r"]
+    pairs = baselines(run, run.summary, run.latency, lambda: instance_medians(run.samples))["a@r"]
     rows = run.latency[run.latency["verdict"].notna()]
     assert len(rows) == len(pairs) == 4
     for _, row in rows.iterrows():
