@@ -1,4 +1,4 @@
-"""Comparisons and gates in words: a page of sections, Markdown, and lines for a terminal."""
+"""Comparisons and gates in words: a document of sections, Markdown, and lines for a terminal."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 
 from harness.compare import SEPARATE, Comparison, GateResult, Row, interval_text
+from harness.document import Document, Section, document_lines, document_markdown, wrapped
 from harness.formatting import NONE, percent, seconds
-from harness.pages import Page, Section, page_lines, page_markdown, wrapped
 from harness.sides import Difference, Point
 
 HEADER = ("variant", "scenario", "BASE", "NEW", "NEW / BASE", "verdict", "units")
@@ -20,15 +20,15 @@ def comparison_markdown(*comparisons: Comparison) -> str:
     Args:
         comparisons: of one BASE; several from `compare_all`.
     """
-    return page_markdown(comparison_page(comparisons, intervals=True))
+    return document_markdown(comparison_document(comparisons, intervals=True))
 
 
 def comparison_lines(*comparisons: Comparison) -> list[str]:
     """The same for a terminal of 100 columns."""
-    return page_lines(comparison_page(comparisons, intervals=False))
+    return document_lines(comparison_document(comparisons, intervals=False))
 
 
-def comparison_page(comparisons: Sequence[Comparison], intervals: bool) -> Page:
+def comparison_document(comparisons: Sequence[Comparison], intervals: bool) -> Document:
     """What comparisons with one BASE say: a table a setting, with a column for every further run if there are several.
 
     Args:
@@ -46,7 +46,7 @@ def comparison_page(comparisons: Sequence[Comparison], intervals: bool) -> Page:
         longest = max(map(len, names), default=0)
         remarks = [f"{name:<{max(4, longest)}} {path}" for name, path in sides.items()]
     tables = _pair(comparisons[0], intervals) if len(names) == 1 else _several(comparisons, names, intervals)
-    return Page("Comparison", tuple(remarks), (*tables, *_rest(comparisons, names)))
+    return Document("Comparison", tuple(remarks), (*tables, *_rest(comparisons, names)))
 
 
 def gate_lines(result: GateResult, comparison: Comparison) -> list[str]:
@@ -54,7 +54,7 @@ def gate_lines(result: GateResult, comparison: Comparison) -> list[str]:
     outcomes = [row.outcome for row in result.rows]
     counts = ", ".join(f"{outcomes.count(name)} {name}" for name in dict.fromkeys(outcomes)) or "nothing was compared"
     lines = [f"{row.outcome:<9} {row.row}: {row.why}" for row in result.rows]
-    lines += page_lines(Page("", (), tuple(_rest([comparison], _names([comparison])))))[1:]
+    lines += document_lines(Document("", (), tuple(_rest([comparison], _names([comparison])))))[1:]
     return wrapped([*lines, f"at most {100 * result.max_slowdown:g} % slower: {counts}"])
 
 

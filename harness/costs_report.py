@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.formatting import NONE, bytes_in_words, markdown_table, seconds, with_prefix
+from harness.formatting import NONE, bytes_in_words, long_table, seconds, with_prefix
 from harness.shapes import is_swept, place_of
 from harness.store import Run
 from harness.tables import KEY, records
@@ -50,4 +50,4 @@ def costs_table(run: Run) -> list[str]:
         return [row["variant"], place_of(row, swept), called, *figures]
 
     header = ("variant", "task", "batch × time", *(FIGURES[name][0] for name in shown))
-    return markdown_table(header, [cells(row) for row in known]) if known else []
+    return long_table(header, map(cells, known), len(known), "tables/costs.csv")

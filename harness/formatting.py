@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from harness.contract import printable
 
 NONE = "–"
+MOST_ROWS = 500  # of a table that lists everything
 LONGEST_TEXT = 10_000  # characters of one; a cell that lists trials is long
 
 
@@ -76,6 +78,17 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list
     """The lines of a table whose cells are texts; the header's own stand as they are."""
     lines = [list(header), ["---"] * len(header), *[[inline(value) for value in row] for row in rows]]
     return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def long_table(header: Sequence[str], rows: Iterable[Sequence[Any]], count: int, where: str) -> list[str]:
+    """The first 500 of so many rows as a table, and where all are; no lines if there is no row.
+
+    A browser takes seconds for tens of thousands of rows, and nobody reads them.
+    """
+    lines = markdown_table(header, list(islice(rows, MOST_ROWS))) if count else []
+    return (
+        [*lines, "", f"The first {MOST_ROWS} of {count:,} rows; all are in `{where}`."] if count > MOST_ROWS else lines
+    )
 
 
 def inline(value: Any) -> str:

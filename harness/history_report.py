@@ -1,4 +1,4 @@
-"""A history in words: a page of sections, Markdown, and lines for a terminal."""
+"""A history in words: a document of sections, Markdown, and lines for a terminal."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from harness import stats
 from harness.compare_report import difference_section, ratio_text
+from harness.document import Document, Section, document_lines, document_markdown
 from harness.formatting import NONE, percent, seconds, three_digits, unit_of
 from harness.history import Against, Line, Series
-from harness.pages import Page, Section, page_lines, page_markdown
 from harness.sides import Difference
 
 RATIOS = ("newest / before", "newest / first")
@@ -23,15 +23,15 @@ def history_markdown(series: Sequence[Series], left_out: Mapping[Path, str]) -> 
         series: from `history`.
         left_out: why other folders are not in it.
     """
-    return page_markdown(history_page(series, left_out, intervals=True))
+    return document_markdown(history_document(series, left_out, intervals=True))
 
 
 def history_lines(series: Sequence[Series], left_out: Mapping[Path, str]) -> list[str]:
     """The same for a terminal of 100 columns."""
-    return page_lines(history_page(series, left_out, intervals=False))
+    return document_lines(history_document(series, left_out, intervals=False))
 
 
-def history_page(series: Sequence[Series], left_out: Mapping[Path, str], intervals: bool) -> Page:
+def history_document(series: Sequence[Series], left_out: Mapping[Path, str], intervals: bool) -> Document:
     """What became of every row, a table a setting.
 
     Args:
@@ -55,7 +55,7 @@ def history_page(series: Sequence[Series], left_out: Mapping[Path, str], interva
     rows = tuple((str(path), why) for path, why in left_out.items())
     if rows:
         sections.append(Section(LEFT_OUT, header=("folder", "why"), rows=rows, is_list=True))
-    return Page("History", tuple(remarks), tuple(sections))
+    return Document("History", tuple(remarks), tuple(sections))
 
 
 def _series(series: Series, name: str, intervals: bool) -> list[Section]:

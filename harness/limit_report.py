@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.formatting import NONE, bytes_in_words, markdown_table, seconds, three_digits, with_prefix
+from harness.formatting import NONE, bytes_in_words, long_table, markdown_table, seconds, three_digits, with_prefix
 from harness.shapes import is_swept, place_of
 from harness.store import Run
 from harness.tables import records
@@ -45,7 +45,8 @@ def limit_lines(run: Run, latency: pd.DataFrame) -> list[str]:
         "share of what is attainable",
         "limit",
     )
-    return [*markdown_table(header, shown), "", *_machine_table(records(run.machine))] if shown else []
+    table = long_table(header, shown, len(shown), "tables/latency.csv")
+    return [*table, "", *_machine_table(records(run.machine))] if shown else []
 
 
 def _share(row: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -154,25 +154,54 @@ def limits(
     """
     if not (machines := _machines(machine)):
         return {}
-    layers = {trial["trial"]: _layer(trial) for trial in trials}
-    shapes: dict[Any, dict[str, tuple[int, int]]] = {}
-    for row in matrices:
-        if not (_is_positive(row["rows"]) and _is_positive(row["columns"])):
-            continue
-        shapes.setdefault(layers[row["trial"]], {})[str(row["matrix"])] = (int(row["rows"]), int(row["columns"]))
     found = {}
-    for trial in trials:
+    for trial, parts in _forward(matrices, trials):
         here = machines.get(machine_key(trial))
-        formats = trial["dtype"], trial["compute_dtype"] or trial["dtype"]
-        is_forward = trial["kind"] == "latency" and trial["scenario"] in BOUNDED
-        is_shaped = _is_positive(trial["batch"]) and _is_positive(trial["time"]) and BYTES.keys() >= set(formats)
-        if here is None or not (is_forward and is_shaped):
-            continue
-        parts = passes(shapes.get(_layer(trial), {}))
-        own = limit(parts, trial["batch"], trial["time"], here, *formats)
+        own = limit(parts, trial["batch"], trial["time"], here, *_formats(trial)) if here else None
         if own is not None:
             found[trial["trial"]] = own
     return found
+
+
+def forward_work(
+    matrices: Sequence[Mapping[str, Any]], trials: Sequence[Mapping[str, Any]]
+) -> dict[str, tuple[float, float]]:
+    """What a call of every forward latency trial must do, by trial: floating-point operations, and bytes it reads.
+
+    The same F, and T |U| + |W| + |A|, as in `limit`, over all passes.
+    """
+    found = {}
+    for trial, parts in _forward(matrices, trials):
+        rows, (dtype, compute_dtype) = trial["batch"] * trial["time"], _formats(trial)
+        flops = sum(2.0 * rows * part.rows * (part.input_size + part.hidden_size) for part in parts)
+        weights = sum(part.rows * (trial["time"] * part.hidden_size + part.input_size) for part in parts)
+        moved = sum(rows * (part.input_size + part.hidden_size) for part in parts)
+        found[trial["trial"]] = flops, float(weights * BYTES[compute_dtype] + moved * BYTES[dtype])
+    return found
+
+
+def _forward(
+    matrices: Sequence[Mapping[str, Any]], trials: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[Mapping[str, Any], list[Pass]]]:
+    """The latency trials that are forward passes of a known shape, with their layers and directions."""
+    layers = {trial["trial"]: _layer(trial) for trial in trials}
+    shapes: dict[Any, dict[str, tuple[int, int]]] = {}
+    for row in matrices:
+        if _is_positive(row["rows"]) and _is_positive(row["columns"]):
+            own = shapes.setdefault(layers[row["trial"]], {})
+            own[str(row["matrix"])] = (int(row["rows"]), int(row["columns"]))
+    for trial in trials:
+        is_forward = trial["kind"] == "latency" and trial["scenario"] in BOUNDED
+        is_shaped = (
+            _is_positive(trial["batch"]) and _is_positive(trial["time"]) and BYTES.keys() >= set(_formats(trial))
+        )
+        if is_forward and is_shaped and (parts := passes(shapes.get(_layer(trial), {}))):
+            yield trial, parts
+
+
+def _formats(trial: Mapping[str, Any]) -> tuple[str, str]:
+    """The dtype of what is given and taken, and the format of the weights."""
+    return trial["dtype"], trial["compute_dtype"] or trial["dtype"]
 
 
 def machine_key(row: Mapping[Any, Any]) -> tuple[str, str, int]:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from harness.estimates import REFUSED, amount
-from harness.formatting import NONE, details, markdown_table, percentage, seconds, three_digits
+from harness.formatting import NONE, details, long_table, markdown_table, percentage, seconds, three_digits
 from harness.shapes import is_swept, place_of
 from harness.store import Run
 from harness.tables import records
@@ -20,11 +20,11 @@ STREAM_COLUMNS = (
 )
 
 
-def loads_section(run: Run) -> list[str]:
-    """The section `Load` of the report; nothing where no load trial was planned."""
+def load_lines(run: Run) -> list[str]:
+    """What the report says of loads, in Markdown; nothing where no load trial was planned."""
     if not (run.trials["kind"] == "load").any():
         return []
-    lines = ["## Load", ""]
+    lines: list[str] = []
     for scenario, columns, rows in load_tables(run):
         own = records(run.capacity[run.capacity["scenario"] == scenario])
         lines += [_server_text(own) if scenario == "server" else _stream_text(own), ""]
@@ -125,4 +125,4 @@ def _probes_table(run: Run) -> list[str]:
         for row in known
     ]
     header = ("variant", "task", "scenario", "slice", "probe", "load", "requests", "p50", "p99", "over the bound")
-    return markdown_table((*header, "generator's delay, p99", "verdict", "of"), rows) if rows else []
+    return long_table((*header, "generator's delay, p99", "verdict", "of"), rows, len(rows), "tables/loads.csv")

@@ -105,9 +105,9 @@ def calibration(run: Run) -> pd.DataFrame:
     that a comparison of two variants of one runtime, measured as long as this, finds with 95 % power;
     `comparison_seconds` and `comparison_detectable`: the same of one of the comparisons.
     """
-    medians = instance_medians(run.samples)
-    rows = []
+    rows: list[dict[str, Any]] = []
     calibrated = run.trials[run.trials["kind"].eq("calibration") & run.trials["status"].eq("ok")]
+    medians = instance_medians(run.samples) if len(calibrated) else {}
     for key, twins in calibrated.groupby(["task", "variant", "scenario"], sort=False):
         task, variant, scenario = map(str, key)
         twin = {

@@ -18,13 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.contract import MOST_REASON, printable
+from harness.document import WIDTH
 from harness.formatting import percentage, seconds
 from harness.load_report import load_tables
 from harness.notices import say
-from harness.pages import WIDTH
-from harness.report import COLUMNS, REPORT_COLUMNS, display_table, filled, setting, visibility
 from harness.shapes import RAGGED_COLUMNS, ragged_rows
 from harness.store import Run
+from harness.summary_report import COLUMNS, REPORT_COLUMNS, display_table, filled, setting, visibility
 from harness.tables import SETTING, of_setting, records
 from harness.verdicts import FASTER, SLOWER
 

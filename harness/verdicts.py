@@ -75,10 +75,12 @@ def judge(
     )
     open_claims = [2] * len(ratios)
     verdicts = [UNDECIDED] * len(ratios)
+    remaining = len(ratios)  # that still have a claim which is not accepted
     for p, index, is_same in claims:
-        if p > alpha / sum(count > 0 for count in open_claims):
+        if p > alpha / max(remaining, 1):
             break
         open_claims[index] -= 1
+        remaining -= open_claims[index] == 0
         if is_same:
             verdicts[index] = SAME
         elif verdicts[index] != SAME:

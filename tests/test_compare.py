@@ -30,7 +30,7 @@ from harness.compare import (
     parse_percent,
 )
 from harness.compare_report import TOGETHER, comparison_lines, comparison_markdown, gate_lines
-from harness.pages import WIDTH
+from harness.document import WIDTH
 from harness.samples import SAMPLE_COLUMNS
 from harness.schema import INSTANCE_COLUMNS, PROCESS_COLUMNS, STATUSES, TRIAL_COLUMNS
 from harness.sides import MUST_AGREE, load_side, side_of

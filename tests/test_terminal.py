@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from made_up_runs import Timed, five, write_run
 
-from harness.report import COLUMNS, REPORT_COLUMNS
 from harness.store import Run, load
+from harness.summary_report import COLUMNS, REPORT_COLUMNS
 from harness.terminal import Progress, print_lines, print_summary
 
 ESCAPE = "\x1b["

@@ -1,4 +1,4 @@
-"""What is said in sections, whatever it is written on: Markdown and a terminal are made of the same page."""
+"""What is said in sections, whatever it is written on: Markdown and a terminal are made of the same document."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NARROW = 20  # columns to which names are shortened before a table is broken
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of a page: some sentences, and a table.
+    """A part of a document: some sentences, and a table.
 
     Attributes:
         title: stands over it; may be empty.
@@ -37,7 +37,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Document:
     """What a command has to say.
 
     Attributes:
@@ -51,12 +51,12 @@ class Page:
     sections: tuple[Section, ...]
 
 
-def page_markdown(page: Page) -> str:
-    """The page as Markdown in which no text of a stranger acts."""
-    lines = [f"# {inline(page.title)}", ""]
-    for remark in page.remarks:
+def document_markdown(document: Document) -> str:
+    """The document as Markdown in which no text of a stranger acts."""
+    lines = [f"# {inline(document.title)}", ""]
+    for remark in document.remarks:
         lines += [inline(remark), ""]
-    for section in page.sections:
+    for section in document.sections:
         if section.title:
             lines += [f"## {inline(section.title)}", ""]
         for remark in section.remarks:
@@ -66,10 +66,10 @@ def page_markdown(page: Page) -> str:
     return "\n".join(lines)
 
 
-def page_lines(page: Page, width: int = WIDTH) -> list[str]:
-    """The page as printable lines for a terminal, none longer than this many columns."""
-    lines = [*page.remarks, ""]
-    for section in page.sections:
+def document_lines(document: Document, width: int = WIDTH) -> list[str]:
+    """The document as printable lines for a terminal, none longer than this many columns."""
+    lines = [*document.remarks, ""]
+    for section in document.sections:
         if section.is_list:
             lines += [f"{section.title}: {first}: {' | '.join(rest)}" for first, *rest in section.rows]
             continue

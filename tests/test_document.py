@@ -1,4 +1,4 @@
-"""Pages: what stands in a section stands in Markdown and on a terminal, and nothing is wider than it may be."""
+"""Documents: what stands in a section stands in Markdown and on a terminal, and nothing is wider than it may be."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.pages import NARROW, Page, Section, page_lines, page_markdown
+from harness.document import NARROW, Document, Section, document_lines, document_markdown
 
 TABLE = Section(
     "Title", ("Said before.",), ("name", "value", "more"), (("a", "1", "x"), ("b", "22", "y")), spare="more"
@@ -15,11 +15,11 @@ LIST = Section("Changed", (), ("", "BASE", "NEW"), (("python", "3.11", "3.12"),)
 
 
 def lines_of(*sections: Section, width: int = 100) -> list[str]:
-    return page_lines(Page("Whole", ("First.",), sections), width)
+    return document_lines(Document("Whole", ("First.",), sections), width)
 
 
 def test_a_section_is_a_heading_sentences_and_a_table_in_markdown() -> None:
-    text = page_markdown(Page("Whole", ("First.",), (TABLE, LIST)))
+    text = document_markdown(Document("Whole", ("First.",), (TABLE, LIST)))
     assert text.splitlines() == [
         *("# Whole", "", "First.", "", "## Title", "", "Said before.", ""),
         *("| name | value | more |", "| --- | --- | --- |", "| a | 1 | x |", "| b | 22 | y |", ""),
@@ -90,7 +90,7 @@ def test_no_line_is_wider_than_it_may_be_and_all_are_printable(rows: list[list[s
 def test_text_of_strangers_does_nothing_in_markdown(text: str) -> None:
     section = Section(text, (text,), ("name",), ((text,),))
     plain = Section("t", ("t",), ("name",), (("t",),))
-    found, same = (page_markdown(Page("p", (), (each,))).splitlines() for each in (section, plain))
+    found, same = (document_markdown(Document("p", (), (each,))).splitlines() for each in (section, plain))
     assert len(found) == len(same)
     assert found[-1].count("|") - found[-1].count("\\|") == 2
     assert "<" not in "".join(found)

@@ -1,0 +1,131 @@
+"""Pieces of Vega-Lite that charts are made of: a specification with its data, axes, colours and lists to choose from.
+
+The grammar: Satyanarayan, Moritz, Wongsuphasawat & Heer, "Vega-Lite: a grammar of interactive graphics", IEEE TVCG
+2017. What strangers call their things is data in it, never a field, an expression or a title.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.contract import printable
+
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+MOST_LINES = 20  # variants of one chart whose lines a reader can still tell apart
+SECONDS = (
+    "datum.value >= 1 ? format(datum.value, '.3~g') + ' s' : datum.value >= 9.99e-4 ? "
+    "format(datum.value * 1e3, '.3~g') + ' ms' : datum.value >= 9.99e-7 ? format(datum.value * 1e6, '.3~g') + ' µs' : "
+    "format(datum.value * 1e9, '.3~g') + ' ns'"
+)
+STATIC_WIDTH = 720  # pixels of a picture; on a page a chart is as wide as its place
+
+Spec = dict[str, Any]
+Rows = list[dict[str, Any]]
+
+LOG: Spec = {"type": "log", "nice": False, "padding": 16}
+BY_LEGEND: Spec = {"type": "point", "fields": ["variant"]}  # what a click in the legend picks
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart.
+
+    Attributes:
+        name: for files and anchors, such as `accuracy-latency`.
+        title: what it shows.
+        reading: one or two sentences: how to read it.
+        spec: the Vega-Lite specification, data included; its width is that of its place.
+        left_out: what of the table it does not show, or empty.
+    """
+
+    name: str
+    title: str
+    reading: str
+    spec: Spec
+    left_out: str = ""
+
+    @property
+    def static(self) -> Spec:
+        """The specification for a picture: a fixed width, and nothing to choose with."""
+        spec = copy.deepcopy(self.spec) | {"width": STATIC_WIDTH}
+        for chosen in spec.get("params", []):
+            chosen.pop("bind", None)
+        return spec
+
+
+def spec_of(rows: Rows, **parts: Any) -> Spec:
+    """A specification with its data in it."""
+    tidy = [{name: _plain(value) for name, value in row.items()} for row in rows]
+    return {"$schema": SCHEMA, "width": "container", "data": {"values": tidy}, **parts}
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can carry, with as many digits as a picture shows."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def texts(names: Sequence[str]) -> list[str]:
+    """Names as they stand in the data."""
+    return [printable(name) for name in names]
+
+
+def nominal(name: str) -> Spec:
+    """A field of names."""
+    return {"field": name, "type": "nominal"}
+
+
+def variant_colours(shown: Sequence[str]) -> Spec:
+    """The colours of variants, with a legend below, which a narrow page can hold."""
+    scheme = "tableau10" if len(shown) <= 10 else "tableau20"
+    legend = {"orient": "bottom", "title": None, "labelLimit": 220}
+    return {**nominal("variant"), "sort": texts(shown), "scale": {"scheme": scheme}, "legend": legend}
+
+
+def latency_axis(field: str, title: str) -> Spec:
+    """A logarithmic axis of seconds, told in the unit that fits."""
+    axis = {"labelExpr": SECONDS, "tickCount": 6}
+    return {"field": field, "type": "quantitative", "scale": LOG, "title": title, "axis": axis}
+
+
+def range_along(channel: str, name: str, axis: Mapping[str, Any]) -> Spec:
+    """Both ends of an interval along an axis."""
+    return {channel: dict(axis) | {"field": f"{name}_low"}, f"{channel}2": {"field": f"{name}_high"}}
+
+
+def ends(row: Mapping[str, Any], name: str, *columns: str) -> dict[str, Any]:
+    """The ends of a row's interval, or its value where it has none."""
+    value, low, high = columns or (name, f"{name}_low", f"{name}_high")
+    return {f"{name}_low": _or(row[low], row[value]), f"{name}_high": _or(row[high], row[value])}
+
+
+def _or(end: float, value: float) -> float:
+    return value if math.isnan(end) or end <= 0 else end
+
+
+def tooltip(*names: str) -> list[Spec]:
+    """What is told of a mark that is pointed at."""
+    return [{"field": name, "title": name} for name in names]
+
+
+def choice_of(name: str, rows: Rows) -> Spec:
+    """A list to choose from where there are several, and the rows of the one that is chosen."""
+    options = [printable(value) for value in dict.fromkeys(row[name] for row in rows)]
+    chosen: Spec = {"name": f"chosen_{name}", "value": options[0]}
+    if len(options) > 1:
+        chosen["bind"] = {"input": "select", "options": options, "name": f"{name} "}
+    return {"params": [chosen], "transform": [{"filter": f"datum.{name} === chosen_{name}"}]}
+
+
+def left_out(shown: int, there: int) -> str:
+    """What a chart that shows the first variants says of the others."""
+    return f"The first {shown} of {there} variants, in the order of the table." if there > shown else ""

@@ -1,0 +1,61 @@
+"""Every variant against every other: with the run's own baseline it is what the tables say."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from made_up_runs import Timed, five, write_run
+
+from harness.baselines import MOST_VARIANTS, baselines
+from harness.store import Run, load
+from harness.tables import instance_medians
+
+
+def found(run: Run, **keep: str) -> dict[str, dict[tuple[str, str, str], tuple[float, str]]]:
+    """Ratio and verdict by baseline and row."""
+    pairs = baselines(run, run.summary, run.latency, lambda: instance_medians(run.samples))
+    return {name: {at: (own.ratio.value, own.verdict) for at, own in rows.items()} for name, rows in pairs.items()}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    timed = [Timed("a@r", five(1e-3, 0.001)), Timed("b@r", five(5e-4, 0.002)), Timed("c@r", five(2e-3, 0.003))]
+    return load(write_run(tmp_path / "run", *timed))
+
+
+def test_with_the_runs_own_baseline_it_is_what_the_latency_table_says(run: Run) -> None:
+    pairs = baselines(run, run.summary, run.latency, lambda: instance_medians(run.samples))["a@r"]
+    rows = run.latency[run.latency["verdict"].notna()]
+    assert len(rows) == len(pairs) == 4
+    for _, row in rows.iterrows():
+        own = pairs[row["variant"], row["scenario"], row["boundary"]]
+        assert own.ratio.value == row["ratio"]
+        assert (own.ratio.low, own.ratio.high) == (row["ratio_low"], row["ratio_high"])
+        assert (own.verdict, own.half_width) == (row["verdict"], row["half_width"])
+
+
+def test_with_another_baseline_every_ratio_is_the_quotient_of_two(run: Run) -> None:
+    pairs = found(run)
+    assert set(pairs) == {"a@r", "b@r", "c@r"}
+    for base, others in pairs.items():
+        assert {variant for variant, _, _ in others} == set(pairs) - {base}
+        for (variant, scenario, boundary), (ratio, verdict) in others.items():
+            back, word = pairs[variant][base, scenario, boundary]
+            assert math.isclose(ratio * back, 1)
+            assert {verdict, word} == {"faster", "slower"}
+    assert math.isclose(pairs["b@r"]["c@r", "single-stream", "compute"][0], 4)
+
+
+def test_what_was_not_timed_is_no_baseline_and_has_none(tmp_path: Path) -> None:
+    timed = [Timed("a@r", five(1e-3, 0.001)), Timed("b@r", five(1e-3, 0.001)), Timed("c@r", status="failed")]
+    pairs = found(load(write_run(tmp_path / "run", *timed)))
+    assert set(pairs) == {"a@r", "b@r"}
+    assert {variant for rows in pairs.values() for variant, _, _ in rows} == {"a@r", "b@r"}
+
+
+@pytest.mark.parametrize(("count", "there"), [(1, 0), (2, 2), (MOST_VARIANTS, MOST_VARIANTS), (MOST_VARIANTS + 1, 0)])
+def test_one_alone_and_too_many_have_none_to_choose_from(tmp_path: Path, count: int, there: int) -> None:
+    timed = [Timed(f"{'a' if n == 0 else f'v{n}'}@r", five(1e-3, 0.001)) for n in range(count)]
+    assert len(found(load(write_run(tmp_path / "run", *timed)))) == there
