@@ -336,3 +336,20 @@ def test_no_file_holds_a_merge_that_was_left_undone() -> None:
     for path in tracked:
         for line in path.read_text(encoding="utf-8").splitlines():
             assert not line.startswith(("<" * 7, ">" * 7)), path
+
+
+def test_every_number_in_the_readmes_tables_is_in_a_published_report() -> None:
+    known: dict[str, set[str]] = {}
+    for report in (ROOT / "results" / "reference").glob("*/report.md"):
+        for variant, cells in variant_rows(report):
+            known.setdefault(variant, set()).update(cells)
+    told = variant_rows(ROOT / "README.md")
+    assert len(told) > 30
+    for variant, cells in told:
+        assert set(cells) <= known[variant], variant
+
+
+def variant_rows(path: Path) -> list[tuple[str, list[str]]]:
+    """Rows of tables that begin with a variant, and their other cells."""
+    rows = [line.strip("| ").split(" | ") for line in path.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
+    return [(row[0], row[1:]) for row in rows if "@" in row[0]]
