@@ -26,6 +26,7 @@ from harness.vega import (
     left_out,
     nominal,
     range_along,
+    ratio_spec,
     spec_of,
     texts,
     tooltip,
@@ -34,7 +35,6 @@ from harness.vega import (
 
 MOST_BARS = 60  # variants of a chart with a line of its own for each
 QUANTILES = (*(number / 50 for number in range(1, 50)), 0.01, 0.99, 0.995, 0.999)
-VERDICTS = {"faster": "#2da44e", "slower": "#e5534b", "same": "#848d97", "undecided": "#bf8700"}
 SHAPES = {"batch": "batch", "time": "steps", "hidden_size": "hidden size", "num_layers": "layers", "threads": "threads"}
 NEXT_LEVEL = 0.7  # of the bandwidth of a smaller working set: another memory
 
@@ -78,42 +78,12 @@ def ratios(latency: pd.DataFrame, order: Sequence[str]) -> Chart | None:
     ]
     if not rows:
         return None
-    words = list(VERDICTS)
-    legend = {"orient": "top", "title": None}
-    base: Spec = {
-        "y": {"field": "variant", "type": "nominal", "sort": texts(shown), "title": None, "axis": {"labelLimit": 240}},
-        "color": {
-            **nominal("verdict"),
-            "scale": {"domain": words, "range": [VERDICTS[word] for word in words]},
-            "legend": legend,
-        },
-    }
-    x = {
-        "field": "ratio",
-        "type": "quantitative",
-        "scale": LOG,
-        "title": "latency over the baseline's: left of 1 is faster",
-        "axis": {"format": ".3~g"},
-    }
-    layers = [
-        {"mark": {"type": "rule", "strokeDash": [4, 3], "color": "#848d97"}, "encoding": {"x": {"datum": 1}}},
-        {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {**base, **range_along("x", "ratio", x)}},
-        {
-            "mark": {"type": "point", "filled": True, "size": 70},
-            "encoding": {
-                **base,
-                "x": x,
-                "shape": {**nominal("verdict"), "scale": {"domain": words}, "legend": legend},
-                "tooltip": tooltip("variant", "scenario", "interval", "verdict", "latency", "against"),
-            },
-        },
-    ]
     return Chart(
         "ratios",
         "Against the baseline",
         "The point is the ratio, the line its 95 % interval. Colour and shape say the verdict, which holds for all "
         "rows together.",
-        spec_of(rows, layer=layers, height=24 * len(shown), **choice_of("scenario", rows)),
+        ratio_spec(rows, shown, **choice_of("scenario", rows)),
         left_out(len(shown), own["variant"].nunique()),
     )
 

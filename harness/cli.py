@@ -317,7 +317,11 @@ def calibrate(
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--allow-different", is_flag=True, help="Compare although the environments differ in what matters.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write it as Markdown.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write it: FILE.html as a page, else as Markdown.",
+)
 def compare(base: Path, new: tuple[Path, ...], allow_different: bool, out: Path | None) -> None:
     """Compare runs, or files of samples: every NEW's latency over BASE's, row by row.
 
@@ -337,7 +341,11 @@ def compare(base: Path, new: tuple[Path, ...], allow_different: bool, out: Path 
 )
 @click.option("--scenarios", callback=names, metavar="A,B", help="Likewise, such as single-stream.")
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="The newest N runs alone.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Also write it as Markdown.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write it: FILE.html as a page, else as Markdown.",
+)
 def history(
     folder: Path, variants: list[str] | None, scenarios: list[str] | None, last: int | None, out: Path | None
 ) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import NormalDist, fmean
@@ -24,6 +24,7 @@ from harness.sides import OK, Difference, Medians, Point, Side, Trial, differing
 from harness.store import Run
 from harness.tables import BOUNDARIES, looks, records
 
+MOST_NAMED = 2  # rows of a side that shares none
 SEPARATE, INTERLEAVED = "separate runs", "interleaved"
 NO_SAMPLES = "no samples that count"
 UNITS = {"process": "processes", "instance": "instances", "slice": "slices"}
@@ -213,7 +214,7 @@ def compare_sides(base: Side, new: Side, allow_different: bool = False) -> Compa
     points = dict.fromkeys([*old, *young])
     shared = [point for point in points if point in old and point in young]
     if not shared:
-        has = [f"{side.path} has {'; '.join(map(str, side.trials)) or 'none'}" for side in (base, new)]
+        has = [f"{side.path} has {_some(side.trials)}" for side in (base, new)]
         raise HarnessError(plain(f"no latency row is in both runs. {'. '.join(has)}"))
     drift = {point.task: _drift(base, new, point.task) for point in shared}
     pairs, absent = _matched({point: point for point in points}, base, new)
@@ -231,6 +232,13 @@ def compare_sides(base: Side, new: Side, allow_different: bool = False) -> Compa
     rest = differences, changes, tuple(drift.values()), tuple(notes)
     core = tuple(found), tuple(absent), base.tolerance, stats.ONE_LOOK
     return Comparison(str(base.path), str(new.path), *core, *rest)
+
+
+def _some(points: Iterable[Point]) -> str:
+    """The first rows of a side, and how many more there are: an error is a line."""
+    names = list(map(str, points))
+    more = len(names) - MOST_NAMED
+    return f"{'; '.join(names[:MOST_NAMED]) or 'none'}{f' and {more} more' if more > 0 else ''}"
 
 
 def interleaved(run: Run) -> Comparison:

@@ -1,4 +1,4 @@
-"""Comparisons and gates in words: a document of sections, Markdown, and lines for a terminal."""
+"""Comparisons and gates in words: a document of sections, and lines for a terminal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from harness.compare import SEPARATE, Comparison, GateResult, Row, interval_text
-from harness.document import Document, Section, document_lines, document_markdown, wrapped
+from harness.document import Document, Section, document_lines, wrapped
 from harness.formatting import NONE, percent, seconds
 from harness.sides import Difference, Point
 
@@ -14,17 +14,8 @@ HEADER = ("variant", "scenario", "BASE", "NEW", "NEW / BASE", "verdict", "units"
 TOGETHER = "Verdicts hold together, over all runs and all rows of a boundary."
 
 
-def comparison_markdown(*comparisons: Comparison) -> str:
-    """The verdicts first, then what the machine did, what changed, and what was not compared.
-
-    Args:
-        comparisons: of one BASE; several from `compare_all`.
-    """
-    return document_markdown(comparison_document(comparisons, intervals=True))
-
-
 def comparison_lines(*comparisons: Comparison) -> list[str]:
-    """The same for a terminal of 100 columns."""
+    """What comparisons of one BASE say, for a terminal of 100 columns; several are from `compare_all`."""
     return document_lines(comparison_document(comparisons, intervals=False))
 
 

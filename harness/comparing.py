@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.compare import compare, compare_all, gate, interleaved, parse_percent
-from harness.compare_report import comparison_lines, comparison_markdown, gate_lines
+from harness.compare_charts import comparison_chart, history_chart
+from harness.compare_report import comparison_document, comparison_lines, gate_lines
 from harness.contract import HarnessError
+from harness.document import Document, document_markdown
+from harness.document_page import write_document
 from harness.history import Meant, history
-from harness.history_report import history_lines, history_markdown
+from harness.history_report import history_document, history_lines
 from harness.journal import write_atomically
 from harness.run_folders import find_runs
 from harness.sides import Side, load_side, side_of
 from harness.store import load
 from harness.terminal import print_lines, tell_damage
+from harness.vega import Chart
 
 
 def compare_paths(base: Path, news: Sequence[Path], allow_different: bool, out: Path | None) -> None:
@@ -23,7 +27,7 @@ def compare_paths(base: Path, news: Sequence[Path], allow_different: bool, out: 
     Args:
         base, news: folders of runs, or files of samples.
         allow_different: compare although the environments differ in what matters.
-        out: also a file of Markdown.
+        out: also a file, of HTML if its name ends in `.html`, else of Markdown.
 
     Raises:
         HarnessError: one of them cannot be read or compared, or the file cannot be written.
@@ -31,7 +35,7 @@ def compare_paths(base: Path, news: Sequence[Path], allow_different: bool, out: 
     sides = [_side(path) for path in (base, *news)]
     found = compare_all(sides[0], sides[1:], allow_different)
     print_lines(comparison_lines(*found))
-    _write(out, comparison_markdown(*found))
+    _write(out, comparison_document(found, intervals=True), comparison_chart(found))
 
 
 def gate_paths(base: Path, new: Path | None, max_slowdown: str, allow_different: bool) -> int:
@@ -67,7 +71,7 @@ def tell_history(folder: Path, meant: Meant, last: int | None, out: Path | None)
         folder: holds runs, at any depth.
         meant: which rows.
         last: the newest runs that have such a row, so many at most; None for all.
-        out: also a file of Markdown.
+        out: also a file, of HTML if its name ends in `.html`, else of Markdown.
 
     Raises:
         HarnessError: no run is there or has such a row, or the file cannot be written.
@@ -90,7 +94,7 @@ def tell_history(folder: Path, meant: Meant, last: int | None, out: Path | None)
         raise HarnessError(f"no run in '{folder}' has a latency to show: {why}")
     found = history(sides, meant)
     print_lines(history_lines(found, left_out))
-    _write(out, history_markdown(found, left_out))
+    _write(out, history_document(found, left_out, intervals=True), history_chart(found))
 
 
 def _side(path: Path) -> Side:
@@ -99,9 +103,13 @@ def _side(path: Path) -> Side:
     return side_of(run)
 
 
-def _write(out: Path | None, text: str) -> None:
+def _write(out: Path | None, document: Document, chart: Chart | None) -> None:
+    """As Markdown, or as a page where the file's name ends so."""
     if out:
         try:
-            write_atomically(out, text)
+            if out.suffix == ".html":
+                write_document(out, document, [chart] if chart else [])
+            else:
+                write_atomically(out, document_markdown(document))
         except OSError as error:
             raise HarnessError(f"'{out}' cannot be written: {error.strerror}; choose another --out") from error

@@ -1,4 +1,4 @@
-"""A history in words: a document of sections, Markdown, and lines for a terminal."""
+"""A history in words: a document of sections, and lines for a terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness import stats
 from harness.compare_report import difference_section, ratio_text
-from harness.document import Document, Section, document_lines, document_markdown
+from harness.document import Document, Section, document_lines
 from harness.formatting import NONE, percent, seconds, three_digits, unit_of
 from harness.history import Against, Line, Series
 from harness.sides import Difference
@@ -16,18 +16,8 @@ RATIOS = ("newest / before", "newest / first")
 LEFT_OUT = "Left out"
 
 
-def history_markdown(series: Sequence[Series], left_out: Mapping[Path, str]) -> str:
-    """Every series with its ratios and latencies, then its runs and what changed, then what could not be read.
-
-    Args:
-        series: from `history`.
-        left_out: why other folders are not in it.
-    """
-    return document_markdown(history_document(series, left_out, intervals=True))
-
-
 def history_lines(series: Sequence[Series], left_out: Mapping[Path, str]) -> list[str]:
-    """The same for a terminal of 100 columns."""
+    """What became of every row, for a terminal of 100 columns."""
     return document_lines(history_document(series, left_out, intervals=False))
 
 

@@ -23,6 +23,7 @@ SECONDS = (
     "format(datum.value * 1e3, '.3~g') + ' ms' : datum.value >= 9.99e-7 ? format(datum.value * 1e6, '.3~g') + ' µs' : "
     "format(datum.value * 1e9, '.3~g') + ' ns'"
 )
+VERDICTS = {"faster": "#2da44e", "slower": "#e5534b", "same": "#848d97", "undecided": "#bf8700"}
 STATIC_WIDTH = 720  # pixels of a picture; on a page a chart is as wide as its place
 
 Spec = dict[str, Any]
@@ -72,6 +73,48 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float | np.floating):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
+
+
+def ratio_spec(rows: Rows, shown: Sequence[str], **parts: Any) -> Spec:
+    """Ratios with their intervals, a row a variant, coloured and shaped by their verdicts.
+
+    Args:
+        rows: each with `variant`, `ratio`, `ratio_low`, `ratio_high`, `verdict`, and for its tooltip `interval`,
+            `scenario`, `latency` and `against`.
+        shown: the variants, from above.
+        parts: what else the specification has.
+    """
+    words = list(VERDICTS)
+    legend = {"orient": "top", "title": None}
+    base: Spec = {
+        "y": {"field": "variant", "type": "nominal", "sort": texts(shown), "title": None, "axis": {"labelLimit": 240}},
+        "color": {
+            **nominal("verdict"),
+            "scale": {"domain": words, "range": [VERDICTS[word] for word in words]},
+            "legend": legend,
+        },
+    }
+    x = {
+        "field": "ratio",
+        "type": "quantitative",
+        "scale": LOG,
+        "title": "ratio of latencies: left of 1 is faster",
+        "axis": {"format": ".3~g"},
+    }
+    layers = [
+        {"mark": {"type": "rule", "strokeDash": [4, 3], "color": "#848d97"}, "encoding": {"x": {"datum": 1}}},
+        {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {**base, **range_along("x", "ratio", x)}},
+        {
+            "mark": {"type": "point", "filled": True, "size": 70},
+            "encoding": {
+                **base,
+                "x": x,
+                "shape": {**nominal("verdict"), "scale": {"domain": words}, "legend": legend},
+                "tooltip": tooltip("variant", "scenario", "interval", "verdict", "latency", "against"),
+            },
+        },
+    ]
+    return spec_of(rows, layer=layers, height=24 * len(shown), **parts)
 
 
 def texts(names: Sequence[str]) -> list[str]:

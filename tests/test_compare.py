@@ -29,8 +29,8 @@ from harness.compare import (
     interleaved,
     parse_percent,
 )
-from harness.compare_report import TOGETHER, comparison_lines, comparison_markdown, gate_lines
-from harness.document import WIDTH
+from harness.compare_report import TOGETHER, comparison_document, comparison_lines, gate_lines
+from harness.document import WIDTH, document_markdown
 from harness.samples import SAMPLE_COLUMNS
 from harness.schema import INSTANCE_COLUMNS, PROCESS_COLUMNS, STATUSES, TRIAL_COLUMNS
 from harness.sides import MUST_AGREE, load_side, side_of
@@ -60,6 +60,10 @@ MACHINE: dict[str, Any] = {
     "versions": {"numpy": "2.0", "rnn-fast": "1.0"},
 }
 Seconds = Mapping[tuple[int, int, int], float]  # by slice, process, instance
+
+
+def comparison_markdown(*found: Comparison) -> str:
+    return document_markdown(comparison_document(found, intervals=True))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,14 +16,19 @@ from made_up_runs import ENVIRONMENT, Timed, five, process_row, write_run
 from harness import HarnessError
 from harness.compare import compare
 from harness.comparing import tell_history
+from harness.document import document_markdown
 from harness.history import Line, Meant, Series, history
-from harness.history_report import history_lines, history_markdown
+from harness.history_report import history_document, history_lines
 from harness.sides import Side, side_of
 from harness.store import Run, load
 
 A, B = "a@r", "b@r"
 FIRST = datetime(2025, 1, 1, 12, tzinfo=UTC)
 OTHER_MACHINE = {"cpu_model": "Another CPU"}
+
+
+def history_markdown(series: Sequence[Series], left_out: Mapping[Path, str]) -> str:
+    return document_markdown(history_document(series, left_out, intervals=True))
 
 
 def begun(path: Path, day: int, *variants: Timed, **facts: Any) -> Path:

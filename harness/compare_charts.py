@@ -1,0 +1,104 @@
+"""Charts of comparisons and histories: pure functions of their records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from harness.charts import MOST_BARS
+from harness.compare import Comparison, interval_text
+from harness.formatting import seconds
+from harness.history import Series
+from harness.stats import Estimate
+from harness.vega import (
+    MOST_LINES,
+    Chart,
+    choice_of,
+    ends,
+    latency_axis,
+    left_out,
+    nominal,
+    range_along,
+    ratio_spec,
+    spec_of,
+    tooltip,
+    variant_colours,
+)
+
+
+def comparison_chart(comparisons: Sequence[Comparison]) -> Chart | None:
+    """Every ratio with its interval and verdict; one scenario of one setting at a time, and one further run."""
+    rows = [
+        {
+            "variant": row.point.variant,
+            "scenario": ", ".join(
+                filter(None, (row.point.shape, row.point.setting, each.new * (len(comparisons) > 1)))
+            ),
+            "ratio": row.estimate.value,
+            "verdict": row.verdict,
+            "interval": interval_text(row.estimate),
+            "latency": seconds(math.exp(row.new.mean)),
+            "against": seconds(math.exp(row.base.mean)),
+        }
+        | _interval("ratio", row.estimate)
+        for each in comparisons
+        for row in each.rows
+    ]
+    if not rows:
+        return None
+    names = list(dict.fromkeys(str(row["variant"]) for row in rows))
+    shown = names[:MOST_BARS]
+    return Chart(
+        "ratios",
+        "Ratios",
+        "The point is NEW over BASE, the line its 95 % interval. Colour and shape say the verdict.",
+        ratio_spec([row for row in rows if row["variant"] in shown], shown, **choice_of("scenario", rows)),
+        left_out(len(shown), len(names)),
+    )
+
+
+def history_chart(series: Sequence[Series]) -> Chart | None:
+    """The latencies of every row over the time at which the runs began; one scenario of one setting at a time."""
+    rows = [
+        {
+            "variant": line.point.variant,
+            "scenario": f"{line.point.shape}, {line.point.setting}",
+            "series": number,
+            "began": f"{run.started:%Y-%m-%dT%H:%M:%SZ}",
+            "run": run.number,
+            "latency": found.value,
+            "in words": seconds(found.value),
+        }
+        | _interval("latency", found)
+        for number, each in enumerate(series, start=1)
+        for line in each.lines
+        for run, found in zip(each.runs, line.latencies, strict=True)
+        if found and found.value > 0
+    ]
+    if not rows:
+        return None
+    names = list(dict.fromkeys(str(row["variant"]) for row in rows))
+    shown = names[:MOST_LINES]
+    x = {"field": "began", "type": "temporal", "title": "when the run began (UTC)", "scale": {"type": "utc"}}
+    y = latency_axis("latency", "latency of a call")
+    colour = {"color": variant_colours(shown), "detail": nominal("series")}
+    layers = [
+        {"mark": "rule", "encoding": {"x": x, **range_along("y", "latency", y), **colour}},
+        {
+            "mark": {"type": "line", "point": {"filled": True, "size": 50}},
+            "encoding": {"x": x, "y": y, **colour, "tooltip": tooltip("variant", "run", "began", "in words")},
+        },
+    ]
+    return Chart(
+        "history",
+        "Latency over time",
+        "One line a variant and series; lines at the points are 95 % intervals within each run.",
+        spec_of(
+            [row for row in rows if row["variant"] in shown], layer=layers, height=320, **choice_of("scenario", rows)
+        ),
+        left_out(len(shown), len(names)),
+    )
+
+
+def _interval(name: str, found: Estimate) -> dict[str, float]:
+    return ends({"value": found.value, "low": found.low, "high": found.high}, name, "value", "low", "high")

@@ -1,0 +1,58 @@
+"""Charts of comparisons and histories show what their records say."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from made_up_runs import ENVIRONMENT, Timed, five, write_run
+
+from harness.compare import Comparison, compare_all
+from harness.compare_charts import comparison_chart, history_chart
+from harness.history import Meant, history
+from harness.sides import Side, side_of
+from harness.store import load
+
+vl_convert = pytest.importorskip("vl_convert", reason="the extra `html` is not installed")
+
+
+@pytest.fixture
+def sides(tmp_path: Path) -> list[Side]:
+    """Three runs in which b is as fast as a, twice as slow, and three times as slow."""
+    found = []
+    for number in (1, 2, 3):
+        facts = ENVIRONMENT | {"started_utc": datetime(2026, 1, number, tzinfo=UTC).isoformat()}
+        timed = (Timed("a@r", five(1e-3, 0.001)), Timed("b@r", five(number * 1e-3, 0.001)))
+        found.append(side_of(load(write_run(tmp_path / f"run{number}", *timed, environment=facts))))
+    return found
+
+
+def test_every_ratio_of_every_further_run_is_drawn_with_its_verdict(sides: list[Side]) -> None:
+    compared: list[Comparison] = list(compare_all(sides[0], sides[1:], allow_different=False))
+    chart = comparison_chart(compared)
+    assert chart
+    drawn = chart.spec["data"]["values"]
+    rows = [row for each in compared for row in each.rows]
+    assert [(row["variant"], row["verdict"]) for row in drawn] == [(r.point.variant, r.verdict) for r in rows]
+    assert [row["ratio"] for row in drawn] == pytest.approx([row.estimate.value for row in rows], rel=1e-5)
+    assert all(row["ratio_low"] < row["ratio"] < row["ratio_high"] for row in drawn)
+    assert len({row["scenario"] for row in drawn}) == 4  # two boundaries in two further runs
+    assert vl_convert.vegalite_to_vega(chart.static)
+
+
+def test_a_history_has_a_point_for_every_latency(sides: list[Side]) -> None:
+    chart = history_chart(history(sides, Meant()))
+    assert chart
+    drawn = {(row["variant"], row["began"][:10]): row["latency"] for row in chart.spec["data"]["values"]}
+    assert drawn == {
+        (variant, f"2026-01-0{number}"): pytest.approx(1e-3 * (number if variant == "b@r" else 1), rel=1e-5)
+        for variant in ("a@r", "b@r")
+        for number in (1, 2, 3)
+    }
+    assert vl_convert.vegalite_to_vega(chart.static)
+
+
+def test_of_nothing_there_is_no_chart() -> None:
+    assert comparison_chart([]) is None
+    assert history_chart([]) is None
