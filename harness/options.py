@@ -16,6 +16,14 @@ def names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> 
     return [name.strip() for name in value.split(",") if name.strip()] if value is not None else None
 
 
+def listed(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[str]:
+    """What lists with commas name, of an option that may be repeated; each once."""
+    found = list(dict.fromkeys(name for value in values for name in names(ctx, parameter, value) or ()))
+    if values and not found:
+        raise HarnessError(f"{parameter.opts[0]}: it names nothing; write {parameter.opts[0]} NAME")
+    return found
+
+
 def interpreters(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
     """Interpreters by name, from NAME=PATH."""
     found: dict[str, str] = {}
@@ -73,6 +81,14 @@ choose_data_dir = click.option(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     envvar="HARNESS_DATA_DIR",
     help="Folder of data sets, a sub-folder each. [env: HARNESS_DATA_DIR]",
+)
+choose_formats = click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    callback=listed,
+    metavar="A,B",
+    help="Write the tables in these formats and nothing else: csv, json, latex, markdown, or what a plugin gives.",
 )
 choose_model = click.option(
     "--model",

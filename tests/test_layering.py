@@ -47,8 +47,9 @@ OURS: dict[str, set[str]] = {
     "forecast": {"plan"},
     "journal": {"contract"},
     "schema": set(),
+    "columns": {"schema"},
     "samples": {"contract"},
-    "store": {"capacity", "contract", "journal", "samples", "schema", "tables"},
+    "store": {"capacity", "columns", "contract", "journal", "samples", "schema", "tables"},
     "resumption": {"contract"},
     "tables": {"audits", "contract", "estimates", "limits", "schema", "stats", "store", "suite", "verdicts"},
     "capacity": {"estimates", "stats", "store", "tables"},
@@ -71,8 +72,12 @@ OURS: dict[str, set[str]] = {
         *("summary_report", "tables", "vega"),
     },
     "report": {
-        *("contract", "formatting", "html_report", "journal", "page", "report_parts", "store", "summary_report"),
-        *("tables", "vega"),
+        *("contract", "formatting", "html_report", "journal", "page", "report_parts", "schema", "store"),
+        *("summary_report", "tables", "vega"),
+    },
+    "formats": {
+        *("", "catalog", "columns", "contract", "formatting", "report", "report_parts", "schema", "store"),
+        *("summary_report", "tables"),
     },
     "compare": {"contract", "estimates", "formatting", "samples", "stats", "store", "tables", "verdicts"},
     "compare_report": {"compare", "formatting"},
@@ -96,7 +101,7 @@ OURS: dict[str, set[str]] = {
     "engine.watch": {"engine.process_tree"},
     "engine.protocol": {"contract"},
     "engine.worker": {
-        *("architectures", "audits", "catalog", "claims", "contract", "description", "engine.accuracy"),
+        *("", "architectures", "audits", "catalog", "claims", "contract", "description", "engine.accuracy"),
         *("engine.arrivals", "engine.audit", "engine.costs", "engine.energy", "engine.lengths", "engine.machine"),
         *("engine.process_state", "engine.protocol", "engine.serving", "engine.timing", "environment", "gradients"),
         *("journal", "parity", "testing"),
@@ -131,15 +136,18 @@ OURS: dict[str, set[str]] = {
         *("catalog", "contract", "engine.run", "engine.survey", "environment", "forecast", "journal", "notices"),
         *("own_model", "plan", "report", "resumption", "schema", "store", "suite", "terminal"),
     },
+    "reporting": {"catalog", "contract", "engine.process", "engine.survey", "formats", "journal", "store"},
     "cli": {
-        *("", "catalog", "compare", "compare_report", "contract", "engine.conformance", "engine.survey", "journal"),
+        *("", "catalog", "compare", "compare_report", "contract", "engine.conformance", "engine.survey", "formats"),
         *(
+            "journal",
             "new_plugin",
             "notices",
             "options",
             "own_model",
             "plan",
             "report",
+            "reporting",
             "running",
             "store",
             "suite",
@@ -156,8 +164,8 @@ THEIRS: dict[str, set[str]] = {
     "rich": {"terminal"},
     "pytest": {"testing"},
     "pandas": {
-        *("baselines", "capacity", "charts", "compare", "costs_report", "html_report", "limit_report", "report"),
-        *("report_parts", "samples", "shapes", "store", "summary_report", "tables"),
+        *("baselines", "capacity", "charts", "columns", "compare", "costs_report", "html_report", "limit_report"),
+        *("report", "report_parts", "samples", "shapes", "store", "summary_report", "tables"),
     },
     "scipy": {"stats"},
     "jinja2": {"page"},
@@ -173,6 +181,7 @@ THEIRS: dict[str, set[str]] = {
     "numpy": {
         *(
             "charts",
+            "columns",
             "compare",
             "contract",
             "engine.accuracy",
@@ -263,7 +272,7 @@ def test_the_contract_and_the_hooks_import_nothing_slow_but_to_name_types() -> N
 
 
 def test_a_worker_does_all_it_is_asked_for_without_what_is_slow_to_import() -> None:
-    wanted = sorted(f"harness.{name}" for name in OURS["engine.worker"])
+    wanted = sorted(f"harness.{name}".rstrip(".") for name in OURS["engine.worker"])
     slow = {"pandas", "pydantic", "scipy", "rich", "click"}
     code = f"import sys, {', '.join(wanted)}; print({slow} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -278,12 +287,14 @@ def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine()
         "cli",
         "compare",
         "compare_report",
+        "formats",
         "html_report",
         "limit_report",
         "load_report",
         "page",
         "report",
         "report_parts",
+        "reporting",
         "running",
         "summary_report",
         "tables",
@@ -294,7 +305,7 @@ def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine()
         found = below_harness(imports(MODULES[module]))
         if module.startswith("engine"):
             assert not found & outward
-        if module in outward - {"cli", "running"} | {"store", "plan", "suite", "parity", "gradients"}:
+        if module in outward - {"cli", "reporting", "running"} | {"store", "plan", "suite", "parity", "gradients"}:
             assert not {name for name in found if name.startswith("engine") or name == "cli"}
 
 
