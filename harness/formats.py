@@ -28,7 +28,7 @@ LATEX_TABLE = """
 \\begin{{table*}}
 \\centering
 \\caption{{{caption}}}
-\\label{{tab:summary-{number}}}
+\\label{{tab:{label}}}
 \\resizebox{{\\ifdim\\width>\\textwidth\\textwidth\\else\\width\\fi}}{{!}}{{%
 \\begin{{tabular}}{{l{columns}}}
 \\toprule
@@ -108,13 +108,14 @@ def write_latex(run: Run, folder: Path) -> None:
     """
     from harness.report import COLUMNS
 
+    name = re.sub("[^a-z0-9]+", "-", printable(run.header["name"]).lower()).strip("-") or "run"
     parts = [LATEX_HEAD.format(title=_latex_comment(run.header["name"]))]
     for number, summary in enumerate(summaries(run, COLUMNS), start=1):
         rows = (" & ".join(map(latex, row)) + " \\\\" for row in summary.rows)
         parts.append(
             LATEX_TABLE.format(
                 caption=latex(f"{summary.title}: {summary.setting}. {INTERVALS}"),
-                number=number,
+                label=f"{name}-{number}",
                 columns="r" * (len(summary.columns) - 1),
                 header=" & ".join(map(latex, summary.columns)),
                 rows="\n".join(rows),

@@ -221,6 +221,17 @@ def test_latex_begins_with_what_it_needs_and_the_name_of_the_run_ends_no_comment
     assert text.splitlines()[:2] == ["% x \\input{y} \\u6f22", "% \\usepackage{booktabs,graphicx}"]
 
 
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [("tutorial", "tab:tutorial-1"), ("My run}_2%", "tab:my-run-2-1"), ("漢", "tab:run-1"), ("", "tab:run-1")],
+)
+def test_a_label_bears_the_name_of_the_run_so_that_two_runs_fit_into_one_paper(
+    tmp_path: Path, name: str, label: str
+) -> None:
+    named = load(write_run(tmp_path / "run", Timed("a@r", five(0.001)), name=name))
+    assert f"\n\\label{{{label}}}\n" in written("latex", named, tmp_path / "latex")["summary.tex"].decode("ascii")
+
+
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="pdflatex is not installed")
 def test_latex_compiles_in_a_document(hostile: Run, tmp_path: Path) -> None:
     written("latex", hostile, tmp_path / "latex")
