@@ -1,6 +1,6 @@
 """rnn-harness: parity, accuracy and latency of recurrent models, side by side.
 
-Plugins import everything they need from here. `load`, `discover` and `wrap` import their machinery when first used.
+Plugins import everything they need from here. `load`, `Run`, `discover` and `wrap` import theirs when first used.
 """
 
 from __future__ import annotations

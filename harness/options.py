@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness.contract import HarnessError
+from harness.formats import BUILT_IN
 
 MOST_CORES = 65_536
 
@@ -88,7 +89,7 @@ choose_formats = click.option(
     multiple=True,
     callback=listed,
     metavar="A,B",
-    help="Write the tables in these formats and nothing else: csv, json, latex, markdown, or what a plugin gives.",
+    help=f"Write the tables in these formats and nothing else: {', '.join(BUILT_IN)}, or what a plugin gives.",
 )
 choose_model = click.option(
     "--model",

@@ -61,11 +61,10 @@ def write_formats(
 
 
 def _place(run: Run, name: str, out: Path | None, is_one_of_many: bool) -> Path:
-    if out is not None:
-        return out / name if is_one_of_many else out
-    if name in RUNS_OWN:
-        raise HarnessError(f"'{run.path / name}' is a part of the run itself; choose another folder with --out")
-    return run.path / name
+    folder = run.path / name if out is None else out / name if is_one_of_many else out
+    if folder.resolve() in [run.path.resolve() / own for own in RUNS_OWN]:
+        raise HarnessError(f"'{folder}' is a part of the run itself; choose another folder with --out")
+    return folder
 
 
 def _check_is_ours(folder: Path, name: str) -> None:

@@ -82,7 +82,7 @@ OURS: dict[str, set[str]] = {
     "compare": {"contract", "estimates", "formatting", "samples", "stats", "store", "tables", "verdicts"},
     "compare_report": {"compare", "formatting"},
     "notices": set(),
-    "options": {"contract"},
+    "options": {"contract", "formats"},
     "terminal": {"contract", "formatting", "load_report", "notices", "shapes", "store", "summary_report", "tables"},
     "engine": set(),
     "engine.noise": set(),

@@ -161,6 +161,9 @@ class TestPlaces:
         before = content("run")
         with pytest.raises(HarnessError, match=f"'run/{name}' is a part of the run itself; choose another folder with"):
             write(run, name)
+        Path("again").symlink_to("run")
+        with pytest.raises(HarnessError, match=f"'again/{name}' is a part of the run itself; choose another folder"):
+            write(run, "csv", out=f"again/{name}")
         assert content("run") == before
         assert write(run, name, out="out") == [(name, "out")]
 
