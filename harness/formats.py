@@ -64,13 +64,13 @@ class Summary:
 
     Attributes:
         title: the task and the device, and in a sweep which setting.
-        setting: sizes, batches, dtype and threads, in words.
+        sizes: and batches, dtype and threads, as a sentence.
         columns: those that say something of any row.
         rows: one a variant, a cell a column.
     """
 
     title: str
-    setting: str
+    sizes: str
     columns: list[str]
     rows: list[list[str]]
 
@@ -106,7 +106,7 @@ def write_latex(run: Run, folder: Path) -> None:
     It has the columns that the terminal shows, and is shrunk to the width of a page's text if it is wider. Its
     characters are ASCII, and no text of a plugin acts.
     """
-    from harness.report import COLUMNS
+    from harness.summary_report import COLUMNS
 
     name = re.sub("[^a-z0-9]+", "-", printable(run.header["name"]).lower()).strip("-") or "run"
     parts = [LATEX_HEAD.format(title=_latex_comment(run.header["name"]))]
@@ -114,7 +114,7 @@ def write_latex(run: Run, folder: Path) -> None:
         rows = (" & ".join(map(latex, row)) + " \\\\" for row in summary.rows)
         parts.append(
             LATEX_TABLE.format(
-                caption=latex(f"{summary.title}: {summary.setting}. {INTERVALS}"),
+                caption=latex(f"{summary.title}: {summary.sizes} {INTERVALS}"),
                 label=f"{name}-{number}",
                 columns="r" * (len(summary.columns) - 1),
                 header=" & ".join(map(latex, summary.columns)),
@@ -127,11 +127,11 @@ def write_latex(run: Run, folder: Path) -> None:
 def write_markdown(run: Run, folder: Path) -> None:
     """Write `summary.md`: a table a setting, the first ones of `report.md`, for an issue or a page."""
     from harness.formatting import inline, markdown_table
-    from harness.report import REPORT_COLUMNS
+    from harness.summary_report import REPORT_COLUMNS
 
     lines = [f"# {inline(run.header['name'])}", ""]
     for summary in summaries(run, REPORT_COLUMNS):
-        lines += [f"## {inline(summary.title)}", "", f"{inline(summary.setting)}. {INTERVALS}", ""]
+        lines += [f"## {inline(summary.title)}", "", f"{inline(summary.sizes)} {INTERVALS}", ""]
         lines += [*markdown_table(summary.columns, summary.rows), ""]
     (folder / "summary.md").write_text("\n".join(lines), encoding="utf-8")
 
@@ -158,24 +158,16 @@ def summaries(run: Run, names: Sequence[str]) -> Iterator[Summary]:
     """The summary as it is printed: one table a setting, with both ends of its intervals.
 
     Args:
-        names: of `report.REPORT_COLUMNS`; those that say nothing of any row are left out.
+        names: of `summary_report.REPORT_COLUMNS`; those that say nothing of any row are left out.
     """
-    from harness.report import display_table, filled, setting
-    from harness.shapes import is_swept, setting_of
-    from harness.tables import SETTING, records
+    from harness.report_parts import setting_parts
+    from harness.summary_report import display_row, filled
+    from harness.tables import records
 
-    swept = is_swept(run)
-    for _, rows in run.summary.groupby(SETTING, sort=False):
-        first = records(rows)[0]
-        where = f", {setting_of(first)}" if swept else ""
-        shown = display_table(rows, intervals=True)
+    for part in setting_parts(run):
+        shown = [display_row(row, intervals=True) for row in records(part.rows)]
         columns = filled(names, shown)
-        yield Summary(
-            f"{first['task']} on {first['device']}{where}",
-            setting(rows, run.latency),
-            columns,
-            [[row[column] for column in columns] for row in shown],
-        )
+        yield Summary(part.title, part.sizes, columns, [[row[column] for column in columns] for row in shown])
 
 
 def latex(value: Any) -> str:

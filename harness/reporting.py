@@ -19,7 +19,7 @@ from harness.store import FOLDERS, Run
 
 MARK = ".harness-format"  # in a folder: which format wrote it, and which files
 SECONDS = 300.0  # how long a plugin's format may take, with loading it
-RUNS_OWN = (*FOLDERS, "tables")
+RUNS_OWN = (*FOLDERS, "tables", "charts")
 
 
 def write_formats(

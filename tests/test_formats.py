@@ -23,9 +23,10 @@ from harness.catalog import KINDS, Catalog, Entry, Plugin
 from harness.columns import column_type
 from harness.contract import printable
 from harness.formats import BUILT_IN, latex, summaries, with_built_in
-from harness.report import COLUMNS, write_report
+from harness.report import write_report
 from harness.schema import SCHEMA_VERSION, TABLES
 from harness.store import Run, RunFolder
+from harness.summary_report import COLUMNS
 
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"
 DTYPES = {"int": "Int64", "float": "float64", "bool": "boolean", "text": "string"}
