@@ -1,6 +1,6 @@
 """rnn-harness: parity, accuracy and latency of recurrent models, side by side.
 
-Plugins import everything they need from here. `load`, `discover` and `wrap` import their machinery when first used.
+Plugins import everything they need from here. `load`, `Run`, `discover` and `wrap` import theirs when first used.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from harness.contract import (
     Model,
     Outputs,
     Recipe,
+    ReportFormat,
     Runtime,
     Session,
     SessionOptions,
@@ -33,7 +34,7 @@ from harness.hookspecs import hookimpl
 if TYPE_CHECKING:
     from harness.catalog import discover
     from harness.ragged import ByLength
-    from harness.store import load
+    from harness.store import Run, load
     from harness.wrapping import wrap
 
 __version__ = "0.1.0"
@@ -54,6 +55,8 @@ __all__ = [
     "Model",
     "Outputs",
     "Recipe",
+    "ReportFormat",
+    "Run",
     "Runtime",
     "Session",
     "SessionOptions",
@@ -71,6 +74,7 @@ __all__ = [
 _LAZY = {
     "discover": "harness.catalog",
     "ByLength": "harness.ragged",
+    "Run": "harness.store",
     "load": "harness.store",
     "wrap": "harness.wrapping",
 }

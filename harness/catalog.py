@@ -30,6 +30,7 @@ from harness.contract import (
     LayerSize,
     Model,
     Recipe,
+    ReportFormat,
     Runtime,
     Task,
     TaskKind,
@@ -38,7 +39,8 @@ from harness.contract import (
     printable,
 )
 
-KINDS = ("model", "runtime", "task")
+OF_A_RUN = ("model", "runtime", "task")  # what is planned
+KINDS = (*OF_A_RUN, "report format")  # of what a plugin gives
 PLUGINS_VARIABLE = "HARNESS_PLUGINS"
 OWN_MODEL_VARIABLE, OWN_MODEL = "HARNESS_OWN_MODEL", "own-model"  # see `harness.own_model`; its plugin's name
 CONTRACT_ATTRIBUTE = "harness_contract"  # of a plugin's module: the version of the contract it is written for
@@ -60,7 +62,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing a plugin gives: a `Model`, `Runtime` or `Task`."""
+    """One thing a plugin gives: a `Model`, `Runtime`, `Task` or `ReportFormat`."""
 
     kind: str
     name: str
@@ -121,6 +123,11 @@ class Catalog:
     def task(self, name: str) -> Task:
         """The task of that name; raises HarnessError as `entry` does."""
         value: Task = self.entry("task", name).value
+        return value
+
+    def report_format(self, name: str) -> ReportFormat:
+        """The report format of that name; raises HarnessError as `entry` does."""
+        value: ReportFormat = self.entry("report format", name).value
         return value
 
 
@@ -206,12 +213,12 @@ def load_plugin(plugin: Plugin, point: EntryPoint) -> tuple[Plugin, list[Entry]]
         pm.check_pending()  # a misspelt hook would otherwise stay silent
         given: list[Entry] = []
         for kind in KINDS:
-            for values in getattr(pm.hook, f"harness_{kind}s")():
+            for values in getattr(pm.hook, f"harness_{kind.replace(' ', '_')}s")():
                 given += [make_entry(kind, value, plugin) for value in islice(values, MOST_ENTRIES + 1)]
                 if len(given) > MOST_ENTRIES:
-                    raise HarnessError(f"it gives more than {MOST_ENTRIES} models, runtimes and tasks")
+                    raise HarnessError(f"it gives more than {MOST_ENTRIES} models, runtimes, tasks and report formats")
         if not given:
-            raise HarnessError("it gives no model, runtime or task")
+            raise HarnessError("it gives no model, runtime, task or report format")
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # importing a stranger's module may raise anything
@@ -269,7 +276,8 @@ def make_entry(kind: str, value: Any, plugin: Plugin) -> Entry:
     Raises:
         HarnessError: it is not what its kind needs; one line that says what is.
     """
-    {"model": _check_model, "runtime": _check_runtime, "task": _check_task}[kind](value)
+    checks = {"model": _check_model, "runtime": _check_runtime, "task": _check_task, "report format": _check_format}
+    checks[kind](value)
     return Entry(kind, value.name, value, plugin)
 
 
@@ -356,9 +364,18 @@ def _check_task(task: Any) -> None:
     _require(bias is None or _is_finite(bias), who, "recipe's forget_bias must be finite")
 
 
+def _check_format(report_format: Any) -> None:
+    _check_type(report_format, ReportFormat)
+    _check_name("report format name", report_format.name)
+    who = f"report format '{report_format.name}'"
+    _require(isinstance(report_format.description, str), who, "description must be a text")
+    _require(callable(report_format.write), who, "write must be callable")
+
+
 def _check_type(value: Any, expected: type) -> None:
     if not isinstance(value, expected):
-        kind, hook = printable(type(value).__name__), f"harness_{expected.__name__.lower()}s"
+        kind = printable(type(value).__name__)
+        hook = f"harness_{'_'.join(re.findall('[A-Z][a-z]*', expected.__name__)).lower()}s"
         raise HarnessError(f"{hook} gave a {kind}; it must give {expected.__name__} records")
 
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import harness
-from harness.catalog import KINDS, installed_plugins
+from harness.catalog import KINDS, OF_A_RUN, installed_plugins
 from harness.contract import HarnessError, one_line
 from harness.journal import StoreError
 from harness.notices import say
 from harness.options import (
     choose_data_dir,
+    choose_formats,
     choose_model,
     choose_plugins,
     choose_weights,
@@ -232,14 +233,15 @@ def _own_model(model: str | None, weights: str | None) -> OwnModel | None:
 @main.command(name="list")
 @choose_plugins
 def list_(plugins: list[str] | None) -> None:
-    """Show plugins, models, runtimes, tasks and suites, and what failed to load and why.
+    """Show plugins, models, runtimes, tasks, report formats and suites, and what failed to load and why.
 
     Exits with 1 if a plugin failed to load.
     """
     from harness.engine.survey import survey
+    from harness.formats import with_built_in
     from harness.suites import builtin_suites
 
-    catalog = survey(plugins)
+    catalog = with_built_in(survey(plugins))
     click.echo("plugins")
     for plugin in catalog.plugins:
         state = f"FAILED: {plugin.failure}" if plugin.failure else "ok"
@@ -262,16 +264,33 @@ def list_(plugins: list[str] | None) -> None:
 
 @main.command()
 @click.argument("path", type=click.Path(path_type=Path))
+@choose_formats
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder for a format's files; by default one in PATH that bears its name. Of several formats each gets a "
+    "folder in it.",
+)
+@choose_plugins
 @choose_wide
-def report(path: Path, wide: bool) -> None:
-    """Make the tables and report.md of the run in PATH again, and print the summary."""
+def report(path: Path, formats: list[str], out: Path | None, plugins: list[str] | None, wide: bool) -> None:
+    """Make the tables and report.md of the run in PATH again, and print the summary.
+
+    With --format the tables are written in other formats instead; `harness list` names them. What a format wrote before
+    is replaced, a folder with anything else in it is refused, and a format that fails leaves everything as it was.
+    """
     from harness.report import write_report
+    from harness.reporting import tell_formats
     from harness.terminal import print_summary, tell_damage
 
+    if formats:
+        tell_formats(path, formats, out, plugins)
+        return
+    if out:
+        raise HarnessError("--out: it goes with --format NAME")
     found = write_report(path)
     tell_damage(found)
     print_summary(found, wide)
-    click.echo(f"\nReport: {path / 'report.md'}")
 
 
 @main.command(epilog=EXIT_CODES)
@@ -425,7 +444,7 @@ def check(
 
 @main.command(name="new-plugin")
 @click.argument("name")
-@click.option("--kind", type=click.Choice(KINDS), default="model", show_default=True, help="What it gives.")
+@click.option("--kind", type=click.Choice(OF_A_RUN), default="model", show_default=True, help="What it gives.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="A new or empty folder; by default ./NAME.")
 def new_plugin(name: str, kind: str, out: Path | None) -> None:
     """Write a package with the plugin NAME, to begin with: it can be installed, checked and run as it is.

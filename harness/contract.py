@@ -331,6 +331,23 @@ class Task:
     ragged: bool = False
 
 
+@dataclass(frozen=True)
+class ReportFormat:
+    """A form in which a run's tables can be had as files.
+
+    Attributes:
+        name: unique among all plugins, for example `parquet`; the core's own are csv, json, latex, markdown, html.
+        description: one line for `harness list`.
+        write: `write(run, folder)` writes files into a folder that is new and empty. `run` is a `harness.Run`, read
+            from its own folder, which must stay as it is. Called in a worker; what it raises is told to the user, and
+            nothing of what it wrote is kept then.
+    """
+
+    name: str
+    description: str
+    write: Callable[[Any, Path], None]
+
+
 class Trainer(Protocol):
     """A model being trained, with the harness's linear head on its summary.
 

@@ -15,6 +15,7 @@ from harness.contract import (
     LayerSize,
     Model,
     Recipe,
+    ReportFormat,
     Task,
     Trainable,
     one_line,
@@ -36,6 +37,8 @@ def _facts(kind: str, value: Any) -> dict[str, Any]:
     if kind == "runtime":
         facts |= {"frameworks": sorted(value.frameworks), "trains": isinstance(value, Trainable)}
         return facts | {"compute_dtype": getattr(value, "compute_dtype", None)}
+    if kind == "report format":
+        return facts
     shown = {name: getattr(value, name) for name in ("kind", "input_size", "time", "outputs", "ragged")}
     return facts | {"task": shown, "recipe": asdict(value.recipe)}
 
@@ -98,7 +101,8 @@ def _architecture(
 
 
 def _entry(plugin: Plugin, kind: str, name: Any, description: Any, **facts: Any) -> Entry:
-    make: Mapping[str, Callable[..., Any]] = {"model": _model, "runtime": _runtime, "task": _task}
+    make: Mapping[str, Callable[..., Any]]
+    make = {"model": _model, "runtime": _runtime, "task": _task, "report format": _report_format}
     return make_entry(kind, make[kind](name, printable(description), **facts), plugin)
 
 
@@ -118,6 +122,10 @@ def _runtime(name: Any, description: str, frameworks: Any, trains: Any, compute_
 
 def _task(name: Any, description: str, task: Any, recipe: Any) -> Task:
     return Task(name, **task, load=_in_workers_only, recipe=Recipe(**recipe), description=description)
+
+
+def _report_format(name: Any, description: str) -> ReportFormat:
+    return ReportFormat(name, description, _in_workers_only)
 
 
 def _in_workers_only(*_: Any, **__: Any) -> Any:

@@ -93,6 +93,21 @@ def _accelerators() -> list[str]:
     return _run(query).splitlines()
 
 
+def interpreter(distributions: Iterable[str]) -> dict[str, Any]:
+    """What this interpreter is: Python's version, those of `versions`, commits and the engine's digest.
+
+    Args:
+        distributions: the plugins'.
+    """
+    names = sorted(set(distributions))
+    return {
+        "python": platform.python_version(),
+        "versions": versions(names),
+        "commits": {name: commit(name) for name in ("rnn-harness", *names)},
+        "engine": engine_digest(),
+    }
+
+
 def engine_digest() -> str:
     """What tells two versions of the measuring code apart: SHA-256 over `harness/engine/*.py`."""
     digest = hashlib.sha256()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from harness.contract import Model, Runtime, Task
+from harness.contract import Model, ReportFormat, Runtime, Task
 
 ENTRY_POINT_GROUP = "harness"
 
@@ -29,4 +29,10 @@ def harness_runtimes() -> Iterable[Runtime]:
 @hookspec
 def harness_tasks() -> Iterable[Task]:
     """The tasks this plugin gives."""
+    raise NotImplementedError
+
+
+@hookspec
+def harness_report_formats() -> Iterable[ReportFormat]:
+    """The report formats this plugin gives."""
     raise NotImplementedError

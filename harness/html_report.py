@@ -81,8 +81,8 @@ def charts_of(run: Run, settings: Sequence[SettingPart]) -> Charts:
     return Charts(of_setting, {chart.name: chart for chart in run_charts(run)})
 
 
-def write_html(run: Run, settings: Sequence[SettingPart], parts: Sequence[Part], charts: Charts) -> None:
-    """Write `report.html` into the run's folder.
+def write_html(run: Run, settings: Sequence[SettingPart], parts: Sequence[Part], charts: Charts, path: Path) -> None:
+    """Write the page of a run.
 
     Raises:
         HarnessError: the extra `html` is not installed.
@@ -101,7 +101,7 @@ def write_html(run: Run, settings: Sequence[SettingPart], parts: Sequence[Part],
         logs = _logs(run) if own.name == "not-ok" else []
         sections.append(Section(own.name, own.title, [Words(own.lines), *logs], folded=own.folded))
     sections.insert(-1, Section("reproduce", "How to get a row again", _reproduction(run), folded=True))
-    write_page(run.path / "report.html", run.header["name"], [str(fact) for fact in shown if fact], sections)
+    write_page(path, run.header["name"], [str(fact) for fact in shown if fact], sections)
 
 
 def _setting_section(

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from harness.contract import HarnessError
+from harness.formats import BUILT_IN
 
 MOST_CORES = 65_536
 
@@ -14,6 +15,14 @@ MOST_CORES = 65_536
 def names(ctx: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
     """A list with commas; None where the option was not given."""
     return [name.strip() for name in value.split(",") if name.strip()] if value is not None else None
+
+
+def listed(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[str]:
+    """What lists with commas name, of an option that may be repeated; each once."""
+    found = list(dict.fromkeys(name for value in values for name in names(ctx, parameter, value) or ()))
+    if values and not found:
+        raise HarnessError(f"{parameter.opts[0]}: it names nothing; write {parameter.opts[0]} NAME")
+    return found
 
 
 def interpreters(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str] | None:
@@ -75,6 +84,14 @@ choose_data_dir = click.option(
     help="Folder of data sets, a sub-folder each. [env: HARNESS_DATA_DIR]",
 )
 choose_wide = click.option("--wide", is_flag=True, help="Print every column, however wide the terminal is.")
+choose_formats = click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    callback=listed,
+    metavar="A,B",
+    help=f"Write the tables in these formats and nothing else: {', '.join(BUILT_IN)}, or what a plugin gives.",
+)
 choose_model = click.option(
     "--model",
     metavar="MODULE:ATTRIBUTE",

@@ -16,15 +16,12 @@ from harness.html_report import Charts, charts_of, write_html
 from harness.journal import write_atomically
 from harness.page import is_available, write_picture
 from harness.report_parts import Part, SettingPart, run_parts, setting_parts
+from harness.schema import TABLES
 from harness.store import Run, load
 from harness.summary_report import REPORT_COLUMNS, display_row, filled
 from harness.tables import records
 from harness.vega import Chart
 
-TABLES = (
-    *("summary", "latency", "calibration", "trials", "parity", "costs", "gradients", "audits", "scores"),
-    *("curves", "instances", "processes", "matrices", "machine", "loads", "capacity"),
-)
 UNSEEN = r"\s\x00-\x1f\x7f-\xa0\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"  # spreadsheets skip it
 FORMULA = re.compile(rf"[{UNSEEN}]*[=+\-@＝＋－＠]|[\t\r\n]")
 
@@ -42,15 +39,19 @@ def write_report(path: str | Path) -> Run:
     try:
         (run.path / "tables").mkdir(exist_ok=True)
         for name in TABLES:
-            text = _inert(getattr(run, name)).to_csv(index=False, lineterminator="\r\n")
-            write_atomically(run.path / "tables" / f"{name}.csv", text)
+            write_atomically(run.path / "tables" / f"{name}.csv", csv_text(getattr(run, name)))
         _write_pictures(run.path / "charts", charts)
         write_atomically(run.path / "report.md", markdown(run, settings, parts, charts))
         if is_available():
-            write_html(run, settings, parts, charts)
+            write_html(run, settings, parts, charts, run.path / "report.html")
     except OSError as error:
         raise HarnessError(f"the report cannot be written to '{run.path}': {error.strerror}") from error
     return run
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    """A table as RFC 4180 has it, in which no text starts a formula."""
+    return _inert(table).to_csv(index=False, lineterminator="\r\n")
 
 
 def markdown(run: Run, settings: Sequence[SettingPart], parts: Sequence[Part], charts: Charts) -> str:

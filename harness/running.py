@@ -135,7 +135,6 @@ def execute_plan(
     finished = write_report(folder.path)
     tell_damage(finished)
     print_summary(finished, wide)
-    click.echo(f"\nReport: {folder.path / 'report.md'}")
     statuses = set(finished.trials["status"])
     if statuses <= {"unsupported", "skipped"}:
         say("harness: nothing ran: every trial is unsupported or skipped; the report says why")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 SCHEMA_VERSION = 6
+LARGEST_WHOLE = 2**53  # up to here a float can count
 READABLE_VERSIONS = (5, 6)  # an older run lacks what it could not know, and is read
 STATUSES = {
     "ok": "finished; its numbers stand",
@@ -19,6 +20,10 @@ STATUSES = {
 }
 GOOD_STATUSES = frozenset({"ok", "unsupported", "skipped"})
 
+TABLES = (  # of a run, as its report gives them; raw samples are not among them
+    *("summary", "latency", "calibration", "trials", "parity", "costs", "gradients", "audits", "scores"),
+    *("curves", "instances", "processes", "matrices", "machine", "loads", "capacity"),
+)
 TRIAL_COLUMNS = [
     *("trial", "kind", "variant", "model", "runtime", "python", "architecture", "task"),
     *("distribution", "distribution_version", "runtime_distribution", "runtime_distribution_version"),

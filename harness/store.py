@@ -32,6 +32,7 @@ from harness.schema import (
     FLOAT_COLUMNS,
     GRADIENT_COLUMNS,
     INSTANCE_COLUMNS,
+    LARGEST_WHOLE,
     LOAD_COLUMNS,
     MACHINE_COLUMNS,
     MATRIX_COLUMNS,
@@ -42,6 +43,7 @@ from harness.schema import (
     SCHEMA_VERSION,
     SCORE_COLUMNS,
     STATUSES,
+    TABLES,
     TRIAL_COLUMNS,
     WHOLE_COLUMNS,
 )
@@ -51,7 +53,6 @@ RUN_FILE = "run.json"
 FOLDERS = ("samples", "weights", "logs", "cache")
 MAX_RUN_FILE_BYTES = 256 * 1024 * 1024
 ROOM_BYTES = 4 * 2**20  # more than the weights of a training that only just failed
-LARGEST_WHOLE = 2**53  # up to here a float can count
 
 
 class RunFolder:
@@ -213,6 +214,18 @@ class Run:
         """The facts that could explain a number."""
         facts: dict[str, Any] = self.header["environment"]
         return facts
+
+    @property
+    def schema_version(self) -> int:
+        """Of its tables: this harness's, whichever wrote the run."""
+        return SCHEMA_VERSION
+
+    @cached_property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """All tables but `samples`, by name, with one type a column in every run (see `harness.columns`)."""
+        from harness.columns import typed
+
+        return {name: typed(name, getattr(self, name)) for name in TABLES}
 
     @cached_property
     def summary(self) -> pd.DataFrame:

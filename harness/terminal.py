@@ -120,7 +120,7 @@ class Progress:
 
 
 def print_summary(run: Run, wide: bool = False) -> None:
-    """Print one table a task and device, and what is not ok.
+    """Print one table a task and device, what is not ok, and where the report lies.
 
     Args:
         run: a finished one.
@@ -152,6 +152,9 @@ def print_summary(run: Run, wide: bool = False) -> None:
     for trial in records(bad.drop_duplicates(["variant", "task", "status", "reason"])):
         text = f"{trial['variant']} on {trial['task']}: {trial['status']}: {trial['reason']}"
         console.print(printable(text, 2 * MOST_REASON), soft_wrap=True)
+    console.print(f"\nReport: {run.path / 'report.md'}", soft_wrap=True)
+    if (run.path / "report.html").exists():
+        console.print(f"Page:   {run.path / 'report.html'}", soft_wrap=True)
 
 
 def print_lines(lines: Iterable[str]) -> None:

@@ -34,11 +34,12 @@ import psutil
 from strangers import CALLS_BEFORE_TIMING, TINY, PlainLayer, PlainRuntime, PlainSession, PlainTrainer, World
 
 import harness
-from harness import LSTM, Inputs, LayerSize, Model, Outputs, Recipe, SessionOptions, Split, Task
+from harness import LSTM, Inputs, LayerSize, Model, Outputs, Recipe, ReportFormat, SessionOptions, Split, Task
 
 if TYPE_CHECKING:
     import pytest  # not imported where a worker imports this
 
+    from harness import Run
     from harness.contract import FloatArray, TaskKind
 
 T = TypeVar("T")
@@ -60,6 +61,10 @@ def harness_runtimes():
 @harness.hookimpl
 def harness_tasks():
     return plugin.tasks()
+
+@harness.hookimpl
+def harness_report_formats():
+    return plugin.report_formats()
 """
 OF_A_RUNTIME = ("open", "prepare", "run", "fetch", "close", "initial_weights", "open_trainer", "step", "weights")
 NOT_LOADED = "not loaded"
@@ -74,9 +79,10 @@ class Hostile:
     Attributes:
         name: the plugin's and its model's; also its runtime's, if the place is a runtime's, and its task's.
         place: where the deed is done: `import`, `hook`, `build`, `call` (of the layer, on the innocents' runtime),
-            `late call` (not before it is timed), `load` (of a task's data) or one of `OF_A_RUNTIME`.
+            `late call` (not before it is timed), `load` (of a task's data), `write` (of a report format, into a folder)
+            or one of `OF_A_RUNTIME`.
         deed: what is done there.
-        status: that of its trials, or `NOT_LOADED`.
+        status: that of its trials, or `NOT_LOADED`; of a report format, what is said of it, or `ok`.
         reason: a pattern of the reason.
         kind: the first kind of trial that shows it.
     """
@@ -98,7 +104,7 @@ class Hostile:
         world.add(self.name, SOURCE.format(name=self.name))
 
     def models(self) -> list[Model]:
-        if self.place == "load":
+        if self.place in ("load", "write"):
             return []
         framework = self.name if self.place in OF_A_RUNTIME else "plain"
         return [Model(self.name, LSTM, framework, partial(HostileLayer, self))]
@@ -114,6 +120,13 @@ class Hostile:
         if self.place != "load":
             return []
         return [replace(TINY, name=self.name, load=lambda folder: self.at("load", TINY.load(folder)))]
+
+    def report_formats(self) -> list[ReportFormat]:
+        return [ReportFormat(self.name, MARKUP, self.write)] if self.place == "write" else []
+
+    def write(self, run: Run, folder: Path) -> None:
+        (folder / "half.txt").write_text("half", encoding="utf-8")
+        self.at("write", folder)
 
 
 class HostileLayer(PlainLayer):
@@ -201,6 +214,7 @@ def hostile(
 @hostile("build", "crashed", "SIGSEGV", name="segfaults-in-build")
 @hostile("step", "crashed", "SIGSEGV", kind="accuracy", name="segfaults-in-training")
 @hostile("load", "crashed", "SIGSEGV", name="segfaults-in-load")
+@hostile("write", "crashed", "SIGSEGV", name="segfaults-in-write")
 def segfaults(value: Any) -> Any:
     return ctypes.string_at(0)
 
@@ -221,11 +235,13 @@ def kills_itself(value: Any) -> Any:
 @hostile("close", "crashed", "exit code 3", kind="accuracy", name="leaves-in-close")
 @hostile("step", "crashed", "exit code 3", kind="accuracy", name="leaves-in-training")
 @hostile("load", "crashed", "exit code 3", name="leaves-in-load")
+@hostile("write", "crashed", "exit code 3", name="leaves-in-write")
 def leaves(value: Any) -> Any:
     os._exit(3)
 
 
 @hostile("call", "crashed", "exit code 0")
+@hostile("write", "crashed", "exit code 0", name="leaves-in-write-as-if-all-were-well")
 def leaves_as_if_all_were_well(value: Any) -> Any:
     os._exit(0)
 
@@ -233,6 +249,7 @@ def leaves_as_if_all_were_well(value: Any) -> Any:
 @hostile("call", "failed", "SystemExit: 3")
 @hostile("import", NOT_LOADED, "SystemExit: 3", name="asks-to-leave-at-import")
 @hostile("open", "failed", "SystemExit: 3", name="asks-to-leave-in-open")
+@hostile("write", "failed", "SystemExit: 3", name="asks-to-leave-in-write")
 def asks_to_leave(value: Any) -> Any:
     sys.exit(3)
 
@@ -247,6 +264,7 @@ def closes_every_file(value: Any) -> Any:
 
 
 @hostile("call", "timed-out", "took longer than")
+@hostile("write", "timed-out", "it took longer than", name="loops-in-write")
 def loops(value: Any) -> Any:
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_IGN)
@@ -260,6 +278,7 @@ def loops_in_native_code(value: Any) -> Any:
 
 
 @hostile("call", "timed-out", "took longer than")
+@hostile("write", "timed-out", "it took longer than", name="sleeps-in-native-code-in-write")
 def sleeps_in_native_code(value: Any) -> Any:
     ctypes.PyDLL(None).pause()  # keeps the interpreter's lock
 
@@ -289,6 +308,7 @@ def recurses(value: Any) -> Any:
 
 
 @hostile("call", "failed", "worker_output_mib")
+@hostile("write", "failed", "worker_output_mib", name="prints-a-gigabyte-in-write")
 def prints_a_gigabyte(value: Any) -> Any:
     for _ in range(1024):
         print(2**20 * "z")
@@ -343,12 +363,14 @@ class OutOfMemoryError(RuntimeError):
 @hostile("step", "failed", "ValueError: no", kind="accuracy", name="raises-in-training")
 @hostile("weights", "failed", "ValueError: no", kind="accuracy", name="raises-in-weights")
 @hostile("load", "failed", "ValueError: no", name="raises-in-load")
+@hostile("write", "failed", "ValueError: no", name="raises-in-write")
 def raises(value: Any) -> Any:
     raise ValueError("no")
 
 
 @hostile("call", "failed", "MuteError")
 @hostile("import", NOT_LOADED, "MuteError", name="raises-what-cannot-be-shown-at-import")
+@hostile("write", "failed", "MuteError", name="raises-what-cannot-be-shown-in-write")
 def raises_what_cannot_be_shown(value: Any) -> Any:
     raise MuteError
 
@@ -360,6 +382,7 @@ def raises_what_leaves_when_shown(value: Any) -> Any:
 
 @hostile("call", "failed", "KeyboardInterrupt")
 @hostile("import", NOT_LOADED, "KeyboardInterrupt", name="interrupts-at-import")
+@hostile("write", "failed", "KeyboardInterrupt", name="interrupts-in-write")
 def interrupts(value: Any) -> Any:
     raise KeyboardInterrupt
 
@@ -385,6 +408,7 @@ def refuses_with_a_formula(value: Any) -> Any:
 
 
 @hostile("call", "failed", re.escape("=cmd()|'/c calc'!A0 <script>"))
+@hostile("write", "failed", re.escape("=cmd()|'/c calc'!A0 <script>"), name="raises-a-formula-in-write")
 def raises_a_formula(value: Any) -> Any:
     raise type(FORMULA, (Exception,), {})(FORMULA)
 
@@ -466,6 +490,7 @@ def loses_a_text(loss: float) -> str:
 @hostile("call", "ok")
 @hostile("import", "ok", name="moves-house-at-import")
 @hostile("step", "ok", name="moves-house-in-training")
+@hostile("write", "ok", name="moves-house-in-write")
 def moves_house(value: Any) -> Any:
     os.chdir("/")
     os.umask(0o777)
@@ -604,6 +629,7 @@ def spins_on_in_a_child(value: Any) -> Any:
 
 
 @hostile("call", "ok")
+@hostile("write", "ok", name="leaves-children-in-write")
 def leaves_children(value: Any) -> Any:
     if psutil.Process().children():
         return value
@@ -671,6 +697,7 @@ def answers_deep_json(value: Any) -> Any:
 
 @hostile("call", "failed", "the worker's reply cannot be read")
 @hostile("import", NOT_LOADED, "what it says of itself cannot be read", name="answers-a-wrong-form-at-import")
+@hostile("write", "failed", "the worker's reply cannot be read", name="answers-in-a-wrong-form-in-write")
 def answers_in_a_wrong_form(value: Any) -> Any:
     sys.modules["harness.engine.protocol"].ENCODE = lambda message: '{"result": [{"case": 1}]}'  # type: ignore[attr-defined]
     return value
@@ -736,6 +763,21 @@ def loads_without_end(data: Any) -> Any:
 @hostile("load", "out-of-memory", "worker_memory_gib")
 def loads_more_than_there_is(data: Any) -> Any:
     return allocates(data)
+
+
+# Files
+
+
+@hostile("write", "failed", "it wrote no file")
+def takes_its_files_back(folder: Path) -> None:
+    (folder / "half.txt").unlink()
+
+
+@hostile("write", "failed", "it wrote no file")
+def puts_a_link_in_place_of_its_folder(folder: Path) -> None:
+    (folder / "half.txt").unlink()
+    folder.rmdir()
+    folder.symlink_to("/")
 
 
 def world_of(names: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> World:

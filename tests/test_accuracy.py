@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,7 @@ from harness.engine.accuracy import (
     add_forget_bias,
     agreement,
     initial_head,
+    npy_bytes,
     predict,
     score_of,
     summary,
@@ -319,6 +321,25 @@ def test_a_curve_has_about_twenty_points_besides_its_scores(rows: int, epochs: i
     _, _, curve, _ = trained(rows, Recipe(batch_size=1, epochs=epochs))
     losses = [point for point in curve if math.isnan(point.score)]
     assert CURVE_POINTS - epochs <= len(losses) < 2 * CURVE_POINTS
+
+
+def test_a_point_of_a_curve_is_a_row_that_json_has_numbers_for() -> None:
+    assert CurvePoint(3, 0.5, math.inf, math.nan).row() == {
+        "step": 3,
+        "epoch": 0.5,
+        "training_loss": None,
+        "score": None,
+    }
+    assert CurvePoint(3, 0.5, 0.25, 1.0).row() == {"step": 3, "epoch": 0.5, "training_loss": 0.25, "score": 1.0}
+
+
+def test_the_bytes_of_an_array_are_read_again_without_pickle_and_what_would_need_it_is_refused() -> None:
+    array = np.array([[1.5, -0.0], [np.nan, np.inf]], np.float32)
+    found = np.load(io.BytesIO(npy_bytes(array)), allow_pickle=False)
+    np.testing.assert_array_equal(found, array)
+    assert found.dtype == np.float32
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        npy_bytes(np.array([print], dtype=object))
 
 
 def test_scores_are_taken_with_the_weights_of_their_own_epoch() -> None:

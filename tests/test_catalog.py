@@ -89,13 +89,33 @@ BROKEN = {
         HOOK.format("task") + "return [harness.Task('t', ['regression'], 1, 1, 1, print)]",
         "task 't': its kind must be classification or regression",
     ),
+    "hook gives a function for a report format": (
+        HOOK.format("report_format") + "return [print]",
+        "harness_report_formats gave a builtin_function_or_method; it must give ReportFormat records",
+    ),
+    "a report format that cannot write": (
+        HOOK.format("report_format") + "return [harness.ReportFormat('f', '', 'file.txt')]",
+        "report format 'f': its write must be callable",
+    ),
+    "a report format whose description is no text": (
+        HOOK.format("report_format") + "return [harness.ReportFormat('f', None, print)]",
+        "report format 'f': its description must be a text",
+    ),
+    "a report format whose name is a path": (
+        HOOK.format("report_format") + "return [harness.ReportFormat('../x', '', print)]",
+        "report format name '../x' must be made of a-z",
+    ),
+    "report formats without end": (
+        HOOK.format("report_format") + "while True:\n        yield harness.ReportFormat('f', '', print)",
+        "it gives more than 1000 models, runtimes, tasks and report formats",
+    ),
     "hook takes an argument nobody gives": (
         "import harness\n@harness.hookimpl\ndef harness_models(speed): return []",
         "speed",
     ),
     "misspelt hook": ("import harness\n@harness.hookimpl\ndef harness_modells(): return []", "harness_modells"),
-    "gives nothing": ("", "it gives no model, runtime or task"),
-    "gives empty lists": (HOOK.format("model") + "return []", "it gives no model, runtime or task"),
+    "gives nothing": ("", "it gives no model, runtime, task or report format"),
+    "gives empty lists": (HOOK.format("model") + "return []", "it gives no model, runtime, task or report format"),
     "a generator that never ends": (
         HOOK.format("model") + "while True:\n        yield plain_model()",
         "more than 1000 models",
@@ -157,6 +177,15 @@ def test_what_a_plugin_gives_is_found_with_its_owner(world: World) -> None:
     assert catalog.model("plain-lstm") is entry.value
     assert catalog.runtime("plain").frameworks == {"plain"}
     assert catalog.task("tiny").time == 5
+
+
+def test_a_plugin_that_gives_nothing_but_a_report_format_is_sound(world: World) -> None:
+    world.add("writer", HOOK.format("report_format") + "return [harness.ReportFormat('f', 'one file', print)]")
+    catalog = world.catalog()
+    assert [plugin.failure for plugin in catalog.plugins] == [None]
+    assert [(entry.kind, entry.name) for entry in catalog.entries] == [("report format", "f")]
+    assert catalog.report_format("f") is catalog.entry("report format", "f").value
+    assert catalog.report_format("f").description == "one file"
 
 
 @pytest.mark.parametrize("kind", BROKEN)
@@ -431,6 +460,17 @@ def test_list_shows_failures_and_clashes_and_ends_with_1(world: World) -> None:
     assert "FAILED: ValueError: flu" in result.stdout
     assert "CLASH with stranger-two" in result.stdout
     assert "CLASH with stranger-one" in result.stdout
+
+
+def test_list_shows_the_cores_report_formats_and_those_of_plugins(world: World) -> None:
+    source = "return [harness.ReportFormat(name, f'{name} of a stranger', print) for name in ('scroll', 'csv')]"
+    world.add("writer", HOOK.format("report_format") + source)
+    shown = CliRunner().invoke(main, ["list"]).stdout
+    names = shown.partition("\nreport formats\n")[2].partition("\nsuites\n")[0].splitlines()
+    assert [line.split()[0] for line in names] == ["csv", "json", "latex", "markdown", "html", "scroll", "csv"]
+    assert names[0].endswith("CLASH with stranger-writer")
+    assert names[5] == f"  {'scroll':<26} scroll of a stranger"
+    assert names[5].endswith("csv of a stranger  CLASH with rnn-harness")
 
 
 def test_list_says_how_to_begin_when_nothing_is_installed(world: World) -> None:

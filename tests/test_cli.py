@@ -41,6 +41,14 @@ def harness_models():
     idle = Architecture("idle", 1, lambda size: {}, build)
     return [Model("idle", idle, "plain", build)]
 """
+SICK_FORMAT = """
+import harness
+
+def write(run, folder): raise ValueError("the flu")
+
+@harness.hookimpl
+def harness_report_formats(): return [harness.ReportFormat("sick", "", write)]
+"""
 PARITY_ONLY = "seeds = 0\n[latency]\nscenarios = []\n"
 
 
@@ -319,6 +327,9 @@ BAD: dict[str, tuple[list[str], str]] = {
     "report of a name with a line break": (["report", "a\nb"], "'a\\nb' is not a run: run.json cannot be read"),
     "report of nothing": (["report", "nowhere"], "'nowhere' is not a run: run.json cannot be read"),
     "report of a folder": (["report", "full"], "'full' is not a run: run.json cannot be read"),
+    "report of nothing in a format": (["report", "nowhere", "--format", "csv"], "'nowhere' is not a run: run.json"),
+    "report in no format": (["report", "nowhere", "--format", ","], "--format: it names nothing; write --format NAME"),
+    "report elsewhere in no format": (["report", "full", "--out", "there"], "--out: it goes with --format NAME"),
     "check of nothing": (["check", "plain-lstn"], "no model is called 'plain-lstn'; did you mean"),
     "check in capitals": (["check", "Plain-lstm"], "no model is called 'Plain-lstm'; did you mean 'plain-lstm'?"),
     "check of an unknown runtime": (["check", "@plane"], "no runtime is called 'plane'; did you mean 'plain'?"),
@@ -773,6 +784,37 @@ def test_report_makes_the_same_tables_again_and_prints_the_summary(world: World)
     assert result.exit_code == 0
     assert result.stdout == ran.stdout
     assert [path.read_bytes() for path in files] == before
+
+
+def test_report_in_other_formats_writes_these_and_nothing_else_and_says_where(runs: Path) -> None:
+    write_run(runs / "run", Timed("a@r", five(0.001)))
+    before = {path: path.stat().st_mtime_ns for path in (runs / "run").rglob("*") if path.is_file()}
+    result = harness("report", "run", "--format", "csv,latex", "--format", "markdown")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == "csv: run/csv\nlatex: run/latex\nmarkdown: run/markdown\n"
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    new = {path for path in (runs / "run").rglob("*") if path.is_file()} - before.keys()
+    assert {path.parent.name for path in new} == {"csv", "latex", "markdown"}
+    assert harness("report", "run", "--format", "csv", "--out", "elsewhere").stdout == "csv: elsewhere\n"
+    assert Path("elsewhere/summary.csv").read_bytes() == Path("run/csv/summary.csv").read_bytes()
+
+
+def test_report_in_formats_of_which_one_fails_writes_the_others_and_ends_with_2(world: World) -> None:
+    write_run(Path("run"), Timed("a@r", five(0.001)))
+    world.add("sick", SICK_FORMAT)
+    result = harness("report", "run", "--format", "sick,markdown", "--out", "out", "--plugins", "sick")
+    assert result.exit_code == 2
+    assert result.stdout == "markdown: out/markdown\n"
+    assert result.stderr.startswith("harness: report format 'sick' of 'stranger-sick' failed: ValueError: the flu [")
+    assert result.stderr.count("\n") == 1
+    assert [path.name for path in Path("out").iterdir()] == ["markdown"]
+
+
+def test_report_in_an_unknown_format_names_those_there_are(world: World) -> None:
+    write_run(Path("run"), Timed("a@r", five(0.001)))
+    result = harness("report", "run", "--format", "word")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "harness: no report format is called 'word'; there are: csv, json, latex, markdown\n"
 
 
 CHECKED = (("ok", "plain-lstm"), ("wrong", "forgetful"), ("unsupported", "sleepy"))

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 import harness
-from harness import capacity, cli, hookspecs, samples, schema, store, suite, tables
+from harness import capacity, cli, columns, formats, hookspecs, samples, schema, store, suite, tables
 from harness.catalog import Catalog, Entry, Plugin
 from harness.contract import SESSION_CLAIMS
 from harness.engine.run import Preflight
@@ -83,7 +83,7 @@ def members(record: type) -> set[str]:
     return fields | {name for name in vars(record) if not name.startswith("_")}
 
 
-RECORDS = [name for name in harness.__all__ if is_record(getattr(harness, name))]
+RECORDS = [name for name in harness.__all__ if is_record(getattr(harness, name)) and name != "Run"]  # see its tables
 HOOKS = [name for name in vars(hookspecs) if name.startswith("harness_")]
 
 
@@ -178,6 +178,18 @@ class TestTheTablesPage:
         prefixes = "|".join(scenario.replace("-", "_") for scenario in tables.SCENARIOS)
         general = [re.sub(rf"^({prefixes})_", "<scenario>_", name) for name in columns]
         assert sorted(first_cells(text_of("tables.md"), "summary")) == sorted(set(general))
+
+    @pytest.mark.parametrize("heading", schema.TABLES)
+    def test_gives_the_type_of_every_column(self, heading: str) -> None:
+        rows = re.findall(r"^\| `([^`]+)` \| (\w+)", section(text_of("tables.md"), heading), re.MULTILINE)
+        assert rows
+        for name, kind in rows:
+            assert columns.column_type(heading, name.replace("<scenario>", "offline")) == kind, name
+
+    def test_names_every_format_of_the_core_and_what_the_help_names(self) -> None:
+        assert first_cells(text_of("tables.md"), "Formats")[: len(formats.BUILT_IN)] == list(formats.BUILT_IN)
+        help_text = " ".join(CliRunner().invoke(cli.main, ["report", "--help"]).output.split())
+        assert f"formats and nothing else: {', '.join(formats.BUILT_IN)}, or what a plugin gives" in help_text
 
     def test_names_every_file_of_a_run(self, run_folder: Path) -> None:
         named = " ".join(re.findall(r"^\|([^|]*)\|", text_of("tables.md").partition("\n## ")[0], re.MULTILINE))

@@ -15,7 +15,7 @@ import pytest
 from strangers import World
 
 from harness import environment as module
-from harness.environment import environment, versions
+from harness.environment import engine_digest, environment, interpreter, versions
 
 FACTS = {
     *("started_utc", "command", "commit", "python", "python_implementation", "os", "machine", "cpu_model"),
@@ -32,6 +32,15 @@ def test_every_fact_is_there_and_can_be_stored() -> None:
     assert facts["memory_bytes"] > 1_000_000
     assert facts["cpu_logical_count"] >= 1
     assert datetime.fromisoformat(facts["started_utc"]).utcoffset() is not None
+
+
+def test_an_interpreter_tells_its_version_and_those_and_the_commits_of_what_it_was_asked_about() -> None:
+    facts = interpreter({"pluggy", "rnn-nowhere"})
+    assert (facts["python"], facts["engine"]) == (platform.python_version(), engine_digest())
+    assert facts["versions"] == versions(["pluggy", "rnn-nowhere"])
+    assert list(facts["commits"]) == ["rnn-harness", "pluggy", "rnn-nowhere"]
+    assert facts["commits"]["pluggy"] is facts["commits"]["rnn-nowhere"] is None
+    assert json.loads(json.dumps(facts)) == facts
 
 
 def test_a_machine_that_tells_nothing_leaves_facts_open(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

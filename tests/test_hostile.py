@@ -18,7 +18,9 @@ import psutil
 import pytest
 from commands import command, folder_to_work_in, living
 from hostile_plugins import GALLERY, NAMES, NOT_LOADED, world_of
+from made_up_runs import Timed, five, write_run
 
+from harness.reporting import MARK
 from harness.store import Run, load
 from harness.tables import records
 
@@ -40,8 +42,10 @@ FEW = (  # in the everyday part; the whole gallery is marked slow
     *("segfaults", "leaves", "raises", "answers-nan", "prints-a-gigabyte", "allocates", "refuses-with-a-formula"),
     *("segfaults-at-import", "calculates-by-name", "moves-house", "leaves-children", "segfaults-while-timed"),
 )
-ALL = tuple(name for name, plugin in GALLERY.items() if plugin.place != "load")
+ALL = tuple(name for name, plugin in GALLERY.items() if plugin.place not in ("load", "write"))
 LOADING = tuple(name for name, plugin in GALLERY.items() if plugin.place == "load")
+WRITING = tuple(name for name, plugin in GALLERY.items() if plugin.place == "write")
+FEW_WRITING = ("segfaults-in-write", "raises-in-write", "moves-house-in-write", "takes-its-files-back")
 INNOCENT = ("innocent", "neighbour")
 
 
@@ -214,9 +218,40 @@ def test_what_was_written_can_be_read_by_others_and_has_its_bounds(finished: Fin
         assert log.stat().st_size <= 2**20
 
 
+IN_TIME = "import harness.reporting as reporting; reporting.SECONDS = 5.0"
+
+
+@pytest.mark.parametrize("guests", [FEW_WRITING, pytest.param(WRITING, marks=pytest.mark.slow)], ids=["few", "all"])
+def test_of_hostile_report_formats_each_is_told_of_and_nothing_is_left_of_it(
+    guests: tuple[str, ...], tmp_path: Path
+) -> None:
+    with folder_to_work_in(tmp_path) as patch:
+        world_of(list(guests), tmp_path / "plugins", patch)
+        write_run(Path("run"), Timed("a@r", five(0.001)))
+        before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+        line = command("report", "run", "--format", ",".join((*guests, "markdown")), "--out=out", before=IN_TIME)
+        done = subprocess.run(line, capture_output=True, check=False, timeout=600)
+        assert living() == []
+        assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+        sound = [name for name in guests if GALLERY[name].status == "ok"]
+        written = {path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file()}
+        own = {f"{name}/{file}" for name in sound for file in ("half.txt", MARK)}
+        assert written == own | {"markdown/summary.md", f"markdown/{MARK}"}
+        assert {path.name for path in Path().iterdir()} == {"run", "out"}
+    assert done.stdout.decode().splitlines() == [f"{name}: out/{name}" for name in (*sound, "markdown")]
+    assert done.returncode == 2
+    (told,) = done.stderr.decode().splitlines()
+    assert told.isprintable()
+    for name in set(guests) - set(sound):
+        plugin = GALLERY[name]
+        said = f"'{name}' of 'stranger-{name}' {plugin.status}: ((?!report format).)*{plugin.reason}"
+        assert re.search(f"report format {said}", told)
+
+
 def test_every_name_that_is_no_name_is_in_the_gallery() -> None:
     assert {f"{title}-by-name" for title in NAMES} <= set(GALLERY)
     assert set(FEW) <= set(ALL)
+    assert set(FEW_WRITING) <= set(WRITING)
 
 
 def _is_number(cell: str) -> bool:

@@ -47,8 +47,9 @@ OURS: dict[str, set[str]] = {
     "forecast": {"plan"},
     "journal": {"contract"},
     "schema": set(),
+    "columns": {"schema"},
     "samples": {"contract"},
-    "store": {"capacity", "contract", "journal", "samples", "schema", "tables"},
+    "store": {"capacity", "columns", "contract", "journal", "samples", "schema", "tables"},
     "resumption": {"contract"},
     "tables": {"audits", "contract", "estimates", "limits", "schema", "stats", "store", "suite", "verdicts"},
     "capacity": {"estimates", "stats", "store", "tables"},
@@ -71,8 +72,12 @@ OURS: dict[str, set[str]] = {
         *("summary_report", "tables", "vega"),
     },
     "report": {
-        *("contract", "formatting", "html_report", "journal", "page", "report_parts", "store", "summary_report"),
-        *("tables", "vega"),
+        *("contract", "formatting", "html_report", "journal", "page", "report_parts", "schema", "store"),
+        *("summary_report", "tables", "vega"),
+    },
+    "formats": {
+        *("", "catalog", "columns", "contract", "formatting", "html_report", "report", "report_parts", "schema"),
+        *("store", "summary_report", "tables"),
     },
     "sides": {"contract", "estimates", "formatting", "samples", "store", "tables"},
     "compare": {"contract", "estimates", "formatting", "sides", "stats", "store", "tables", "verdicts"},
@@ -84,7 +89,7 @@ OURS: dict[str, set[str]] = {
     "document_page": {"document", "formatting", "page", "vega", "verdicts"},
     "run_folders": {"contract", "store"},
     "notices": set(),
-    "options": {"contract"},
+    "options": {"contract", "formats"},
     "terminal": {
         *("contract", "formatting", "load_report", "notices", "document", "shapes", "store", "summary_report"),
         *("tables", "verdicts"),
@@ -110,7 +115,7 @@ OURS: dict[str, set[str]] = {
     "engine.watch": {"engine.process_tree"},
     "engine.protocol": {"contract"},
     "engine.worker": {
-        *("architectures", "audits", "catalog", "claims", "contract", "description", "engine.accuracy"),
+        *("", "architectures", "audits", "catalog", "claims", "contract", "description", "engine.accuracy"),
         *("engine.arrivals", "engine.audit", "engine.costs", "engine.energy", "engine.lengths", "engine.machine"),
         *("engine.process_state", "engine.protocol", "engine.serving", "engine.timing", "environment", "gradients"),
         *("journal", "parity", "testing"),
@@ -145,15 +150,20 @@ OURS: dict[str, set[str]] = {
         *("catalog", "contract", "engine.run", "engine.survey", "environment", "forecast", "journal", "notices"),
         *("own_model", "plan", "report", "resumption", "schema", "store", "suite", "terminal"),
     },
+    "reporting": {
+        *("catalog", "contract", "engine.process", "engine.survey", "formats", "journal", "store", "terminal"),
+    },
     "cli": {
-        *("", "catalog", "comparing", "contract", "engine.conformance", "engine.survey", "history", "journal"),
+        *("", "catalog", "comparing", "contract", "engine.conformance", "engine.survey", "formats", "history"),
         *(
+            "journal",
             "new_plugin",
             "notices",
             "options",
             "own_model",
             "plan",
             "report",
+            "reporting",
             "running",
             "store",
             "suite",
@@ -170,8 +180,8 @@ THEIRS: dict[str, set[str]] = {
     "rich": {"terminal"},
     "pytest": {"testing"},
     "pandas": {
-        *("baselines", "capacity", "charts", "compare", "costs_report", "html_report", "limit_report", "report"),
-        *("report_parts", "samples", "shapes", "sides", "store", "summary_report", "tables"),
+        *("baselines", "capacity", "charts", "columns", "compare", "costs_report", "html_report", "limit_report"),
+        *("report", "report_parts", "samples", "shapes", "sides", "store", "summary_report", "tables"),
     },
     "scipy": {"stats"},
     "jinja2": {"page"},
@@ -187,6 +197,7 @@ THEIRS: dict[str, set[str]] = {
     "numpy": {
         *(
             "charts",
+            "columns",
             "compare",
             "contract",
             "engine.accuracy",
@@ -277,7 +288,7 @@ def test_the_contract_and_the_hooks_import_nothing_slow_but_to_name_types() -> N
 
 
 def test_a_worker_does_all_it_is_asked_for_without_what_is_slow_to_import() -> None:
-    wanted = sorted(f"harness.{name}" for name in OURS["engine.worker"])
+    wanted = sorted(f"harness.{name}".rstrip(".") for name in OURS["engine.worker"])
     slow = {"pandas", "pydantic", "scipy", "rich", "click"}
     code = f"import sys, {', '.join(wanted)}; print({slow} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -296,6 +307,7 @@ def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine()
         "comparing",
         "history",
         "history_report",
+        "formats",
         "html_report",
         "limit_report",
         "load_report",
@@ -305,6 +317,7 @@ def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine()
         "report",
         "report_parts",
         "run_folders",
+        "reporting",
         "running",
         "sides",
         "summary_report",
@@ -316,7 +329,7 @@ def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine()
         found = below_harness(imports(MODULES[module]))
         if module.startswith("engine"):
             assert not found & outward
-        if module in outward - {"cli", "running"} | {"store", "plan", "suite", "parity", "gradients"}:
+        if module in outward - {"cli", "reporting", "running"} | {"store", "plan", "suite", "parity", "gradients"}:
             assert not {name for name in found if name.startswith("engine") or name == "cli"}
 
 

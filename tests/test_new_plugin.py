@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from strangers import World
 
 from harness import CONTRACT_VERSION, HarnessError
-from harness.catalog import KINDS, Catalog, Entry, Plugin
+from harness.catalog import OF_A_RUN, Catalog, Entry, Plugin
 from harness.cli import main
 from harness.new_plugin import (
     BEGINNINGS,
@@ -61,7 +61,7 @@ def files_in(folder: Path) -> dict[str, str]:
 
 
 class TestTheCommand:
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", OF_A_RUN)
     def test_writes_the_package_and_says_what_to_type_next(self, world: World, kind: str) -> None:
         result = CliRunner().invoke(main, ["new-plugin", "my-own", "--kind", kind])
         assert (result.exit_code, result.exception) == (0, None)
@@ -198,7 +198,7 @@ class TestWriting:
             write_package(self.FILES, path)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OF_A_RUN)
 class TestThePackage:
     def test_is_named_after_the_plugin_throughout(self, kind: str) -> None:
         files = package_files("my-own.thing", kind)
@@ -242,10 +242,10 @@ class TestThePackage:
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("mypy"), reason="mypy is not installed")
 def test_every_new_plugin_has_sound_types(tmp_path: Path) -> None:
-    for kind in KINDS:
+    for kind in OF_A_RUN:
         write_package(package_files(f"my-{kind}", kind), tmp_path / kind)
-    files = [*tmp_path.glob("*/src/*/__init__.py"), tmp_path / KINDS[0] / "tests" / "test_conformance.py"]
-    assert len(files) == len(KINDS) + 1
+    files = [*tmp_path.glob("*/src/*/__init__.py"), tmp_path / OF_A_RUN[0] / "tests" / "test_conformance.py"]
+    assert len(files) == len(OF_A_RUN) + 1
     arguments = ["--strict", "--cache-dir", str(tmp_path / "cache"), *map(str, files)]
     tool([sys.executable, "-m", "mypy", *arguments], tmp_path)
 
@@ -267,7 +267,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> CleanEnvironment:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("threadpoolctl"), reason="plugin numpy needs threadpoolctl")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OF_A_RUN)
 def test_a_new_plugin_is_installed_from_its_wheel_listed_checked_run_and_passes_its_tests(
     kind: str, environment: CleanEnvironment, tmp_path: Path
 ) -> None:

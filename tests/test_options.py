@@ -6,7 +6,7 @@ import click
 import pytest
 
 from harness import HarnessError
-from harness.options import cores, names, swept
+from harness.options import cores, listed, names, swept
 
 CONTEXT, PARAMETER = click.Context(click.Command("run")), click.Option(["--sweep"])
 
@@ -31,6 +31,17 @@ def test_a_key_that_is_swept_over_twice_is_refused() -> None:
 def test_names_are_parted_by_commas_and_an_option_that_is_not_given_is_none() -> None:
     assert names(CONTEXT, PARAMETER, "a, b,,") == ["a", "b"]
     assert names(CONTEXT, PARAMETER, None) is None
+
+
+def test_lists_of_an_option_that_is_repeated_are_one_list_in_which_nothing_is_twice() -> None:
+    assert listed(CONTEXT, PARAMETER, ("a, b", "c,a")) == ["a", "b", "c"]
+    assert listed(CONTEXT, PARAMETER, ()) == []
+
+
+@pytest.mark.parametrize("values", [("",), (",", " ")])
+def test_a_list_that_is_given_and_names_nothing_is_refused(values: tuple[str, ...]) -> None:
+    with pytest.raises(HarnessError, match=r"^--sweep: it names nothing; write --sweep NAME$"):
+        listed(CONTEXT, PARAMETER, values)
 
 
 def test_cores_are_numbers_and_ranges_of_them() -> None:

@@ -251,6 +251,14 @@ class TestStandIns:
                 assert getattr(described, field.name) == getattr(given, field.name)
         assert described.ragged
 
+    def test_a_report_format_keeps_every_field_but_its_code(self, world: World) -> None:
+        source = "import harness\n@harness.hookimpl\ndef harness_report_formats():\n"
+        world.add("own", source + "    return [harness.ReportFormat('f', 'one\\nfile', print)]")
+        described = survey().report_format("f")
+        assert (described.name, described.description) == ("f", "one file")
+        with pytest.raises(HarnessError, match="plugins' code runs in workers only"):
+            described.write(None, world.folder)
+
     def test_they_say_what_plugins_say_and_can_do_nothing(self, world: World) -> None:
         world.add_plain("plain")
         catalog = survey()
@@ -342,6 +350,20 @@ def test_a_description_that_is_none_is_refused_in_one_line(
 ) -> None:
     with pytest.raises(HarnessError) as raised:
         from_description(changed(description, *path, to=to))
+    assert str(raised.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "facts", [{"name": "../x"}, {"name": None}, {"description": "", "write": "os.system"}, {"kind": "report_format"}]
+)
+def test_a_report_format_that_is_described_as_none_is_refused_in_one_line(
+    description: dict[str, Any], facts: dict[str, Any]
+) -> None:
+    entry = {"kind": "report format", "name": "f", "description": "one file"}
+    sound = changed(description, "entries", to=[entry])
+    assert from_description(sound).names("report format") == ["f"]
+    with pytest.raises(HarnessError) as raised:
+        from_description(changed(description, "entries", to=[entry | facts]))
     assert str(raised.value).isprintable()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -50,6 +51,10 @@ class CurvePoint:
     epoch: float
     training_loss: float
     score: float
+
+    def row(self) -> dict[str, float | None]:
+        """Its fields; None for what is not finite, which JSON does not have."""
+        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
 
 def train(
@@ -166,6 +171,13 @@ def agreement(kind: TaskKind, predictions: FloatArray, others: FloatArray) -> in
         return None
     classes = _classes(predictions)
     return int(np.sum((classes == _classes(others)) & (classes >= 0)))
+
+
+def npy_bytes(array: Array) -> bytes:
+    """What a `.npy` file of an array holds, without pickle."""
+    written = io.BytesIO()
+    np.save(written, array, allow_pickle=False)
+    return written.getvalue()
 
 
 def initial_head(architecture: Architecture, size: LayerSize, outputs: int, seed: int) -> dict[str, FloatArray]:

@@ -180,6 +180,7 @@ class Conformance:
 
 FORMS: dict[str, Any] = {  # by request
     "environment": Environment,
+    "report": Nothing,
     "load": Rows,
     "open": Opening,
     "first_call": FirstCall,

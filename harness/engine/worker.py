@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import io
-import math
 import os
-import platform
 import random
 import statistics
 import sys
@@ -83,13 +80,20 @@ class Worker:
         No plugin is imported for that.
         """
         from harness.catalog import chosen_names
-        from harness.environment import commit, engine_digest, versions
+        from harness.environment import interpreter
 
         chosen = chosen_names(None)
-        plugins = sorted({own.distribution for own, _ in self._installed if chosen is None or own.name in chosen})
-        commits = {name: commit(name) for name in ("rnn-harness", *plugins)}
-        facts = {"python": platform.python_version(), "versions": versions(plugins), "commits": commits}
-        return facts | {"engine": engine_digest()}
+        return interpreter({own.distribution for own, _ in self._installed if chosen is None or own.name in chosen})
+
+    def report(self, name: str, run: str, folder: str) -> dict[str, Any]:
+        """Have a report format write what it makes of the run in one folder into another, which is empty."""
+        import harness
+
+        chosen = self._catalog.report_format(name)
+        if self._state:
+            self._state.restore()  # a mask or a folder that importing changed must not reach these files
+        chosen.write(harness.load(run), Path(folder))
+        return {}
 
     def load(self, task: str, data_dir: str | None) -> dict[str, Any]:
         """Load a task's data; it stays loaded. Gives the numbers of rows."""
@@ -245,7 +249,6 @@ class Worker:
         self, task: str, seed: int, data_dir: str | None, weights_path: str, predictions_path: str, **variant: Any
     ) -> dict[str, Any]:
         """Train, write the weights and the test predictions, and give the score and the learning curve."""
-        import numpy as np
         from safetensors.numpy import save
 
         from harness.engine import accuracy
@@ -257,14 +260,12 @@ class Worker:
         if self._state:
             self._state.restore()  # a mask or a folder that training changed must not reach these files
         write_atomically(Path(weights_path), save(weights))
-        written = io.BytesIO()
-        np.save(written, predictions, allow_pickle=False)
-        write_atomically(Path(predictions_path), written.getvalue())
+        write_atomically(Path(predictions_path), accuracy.npy_bytes(predictions))
         return {
             "score": curve[-1].score,
             "rows": len(data.test.x),
             "trivial_score": accuracy.trivial_score(self._catalog.task(task).kind, data),
-            "curve": [_finite(asdict(point)) for point in curve],
+            "curve": [point.row() for point in curve],
         }
 
     def evaluate(
@@ -472,10 +473,6 @@ class Worker:
 
 def _median(seconds: Sequence[float]) -> float:
     return statistics.median(seconds) if seconds else 0.0
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def main() -> None:
