@@ -470,7 +470,7 @@ def test_list_shows_the_cores_report_formats_and_those_of_plugins(world: World) 
     assert [line.split()[0] for line in names] == ["csv", "json", "latex", "markdown", "html", "scroll", "csv"]
     assert names[0].endswith("CLASH with stranger-writer")
     assert names[5] == f"  {'scroll':<26} scroll of a stranger"
-    assert names[5].endswith("csv of a stranger  CLASH with rnn-harness")
+    assert names[6].endswith("csv of a stranger  CLASH with rnn-harness")
 
 
 def test_list_says_how_to_begin_when_nothing_is_installed(world: World) -> None:

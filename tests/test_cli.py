@@ -814,7 +814,7 @@ def test_report_in_an_unknown_format_names_those_there_are(world: World) -> None
     write_run(Path("run"), Timed("a@r", five(0.001)))
     result = harness("report", "run", "--format", "word")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "harness: no report format is called 'word'; there are: csv, json, latex, markdown\n"
+    assert result.stderr == "harness: no report format is called 'word'; there are: csv, json, latex, markdown, html\n"
 
 
 CHECKED = (("ok", "plain-lstm"), ("wrong", "forgetful"), ("unsupported", "sleepy"))
