@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +16,7 @@ import click
 import harness
 from harness.catalog import KINDS, OF_A_RUN, installed_plugins
 from harness.contract import HarnessError, one_line
+from harness.ending import drop_what_cannot_be_written, ended_by_signals
 from harness.journal import StoreError
 from harness.notices import say
 from harness.options import (
@@ -53,19 +52,12 @@ Exit codes:
   2  undecided; the output says how much more measuring would decide. Also bad input."""
 
 
-class Terminated(KeyboardInterrupt):
-    """The command was asked to end by a signal."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
 class Group(click.Group):
     """Commands whose HarnessError becomes one line and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with _ended_by_signals():
+            with ended_by_signals():
                 return super().invoke(ctx)
         except HarnessError as error:
             text = str(error)
@@ -86,7 +78,7 @@ class Group(click.Group):
             say(f"harness: this is a bug of the harness: {one_line(error)}; please report it")
             ctx.exit(70)
         finally:
-            _drop_what_cannot_be_written()
+            drop_what_cannot_be_written()
 
 
 @click.group(cls=Group, epilog=EXIT_CODES)
@@ -462,37 +454,3 @@ def new_plugin(name: str, kind: str, out: Path | None) -> None:
     click.echo(f"{kind} '{name}' is in {folder}; next:\n")
     for line in next_commands(name, kind, folder):
         click.echo(f"  {line}")
-
-
-def _drop_what_cannot_be_written() -> None:
-    """What is left in a stream that cannot be written would give the interpreter's end an exit code of its own."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):  # none at all, full, closed
-            with contextlib.suppress(AttributeError, OSError, ValueError), open(os.devnull, "wb") as nowhere:
-                os.dup2(nowhere.fileno(), stream.fileno())
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """The first SIGINT, SIGTERM or SIGHUP ends what is inside; those that follow meet it while it puts things in order.
-
-    A signal that is ignored, as SIGHUP under nohup, stays ignored.
-    """
-    before: dict[int, Any] = {}
-
-    def end(number: int, frame: Any) -> None:
-        for other in before:
-            signal.signal(other, signal.SIG_IGN)
-        raise Terminated(number)
-
-    for number in (getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)):
-        if signal.getsignal(number) not in (signal.SIG_IGN, None):
-            with contextlib.suppress(ValueError):  # not the main thread: whoever runs us there handles signals
-                before[number] = signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

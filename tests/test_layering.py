@@ -89,6 +89,7 @@ OURS: dict[str, set[str]] = {
     "document_page": {"document", "formatting", "page", "vega", "verdicts"},
     "run_folders": {"contract", "store"},
     "notices": set(),
+    "ending": set(),
     "options": {"contract", "formats"},
     "terminal": {
         *("contract", "formatting", "load_report", "notices", "document", "shapes", "store", "summary_report"),
@@ -154,7 +155,8 @@ OURS: dict[str, set[str]] = {
         *("catalog", "contract", "engine.process", "engine.survey", "formats", "journal", "store", "terminal"),
     },
     "cli": {
-        *("", "catalog", "comparing", "contract", "engine.conformance", "engine.survey", "formats", "history"),
+        *("", "catalog", "comparing", "contract", "ending", "engine.conformance", "engine.survey"),
+        *("formats", "history"),
         *(
             "journal",
             "new_plugin",
