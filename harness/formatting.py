@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any
 
+import pandas as pd
+
 from harness.contract import printable
+from harness.schema import UNKNOWN
 
 NONE = "–"
 MOST_ROWS = 500  # of a table that lists everything
@@ -51,6 +54,26 @@ def with_prefix(value: float, unit: str) -> str:
         if rounded >= scale:
             return f"{three_digits(value / scale)} {prefix}{unit}"
     return f"{three_digits(value / 1e-6)} µ{unit}" if value else f"0 {unit}"
+
+
+def sizes(**known: Any) -> str:
+    """Sizes by their letters, without those that are unknown: `I=8 H=32 L=1`."""
+    return " ".join(f"{name}={value}" for name, value in known.items() if not pd.isna(value))
+
+
+def threads(count: Any) -> str:
+    """`1 thread`, `2 threads`; nothing where that is unknown."""
+    return "" if pd.isna(count) else f"{count} thread{'' if count == 1 else 's'}"
+
+
+def joined(*parts: Any, by: str = ", ") -> str:
+    """The parts that say something."""
+    return by.join(str(part) for part in parts if part and part != UNKNOWN)
+
+
+def on_device(task: str, device: str) -> str:
+    """A task and where it was run, if that is known: `digits-rows on cpu`."""
+    return joined(task, device, by=" on ")
 
 
 def percent(low: float, high: float) -> str:

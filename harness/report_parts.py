@@ -9,7 +9,18 @@ from typing import Any
 import pandas as pd
 
 from harness.costs_report import COSTS_READING, costs_table
-from harness.formatting import MOST_ROWS, NONE, details, inline, long_table, markdown_table, percentage, seconds
+from harness.formatting import (
+    MOST_ROWS,
+    NONE,
+    details,
+    inline,
+    joined,
+    long_table,
+    markdown_table,
+    on_device,
+    percentage,
+    seconds,
+)
 from harness.limit_report import LIMIT_READING, limit_lines
 from harness.load_report import load_lines
 from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
@@ -17,7 +28,7 @@ from harness.shapes import RAGGED_COLUMNS, is_swept, place_of, ragged_rows, sett
 from harness.stats import samples_needed
 from harness.store import Run
 from harness.summary_report import disagreement, legend, noise, ordered, setting, visibility
-from harness.tables import PERCENTILES, SETTING, of_setting, records
+from harness.tables import PERCENTILES, by_setting, of_setting, records
 
 MOST_NAMED = 20  # trials that ended alike
 
@@ -57,7 +68,7 @@ def setting_parts(run: Run) -> list[SettingPart]:
     """The parts of a run's settings, in the order in which they were planned."""
     swept, parts = is_swept(run), []
     told: set[str] = set()  # tasks of which has been said what is true of all their settings
-    for _, rows in run.summary.groupby(SETTING, sort=False):
+    for rows in by_setting(run.summary):
         first = records(rows)[0]
         task, own = first["task"], of_setting(run.latency, first)
         remarks = legend(run, rows)
@@ -70,7 +81,7 @@ def setting_parts(run: Run) -> list[SettingPart]:
         more = [*disagreement(own), *details("Latency over shapes", shapes_table(own))]
         if ragged := ragged_rows(own):
             more += ["### Rows of real lengths", "", *markdown_table(RAGGED_COLUMNS, ragged), ""]
-        title = f"{task} on {first['device']}{f', {setting_of(first)}' if swept else ''}"
+        title = joined(on_device(task, first["device"]), swept and setting_of(first))
         parts.append(SettingPart(title, f"{setting(rows, run.latency)}.", ordered(rows), own, remarks, more))
     return parts
 
@@ -201,7 +212,8 @@ def _latency_table(run: Run, latency: pd.DataFrame) -> list[str]:
     swept = is_swept(run)
     rows = (
         [
-            *(row["variant"], place_of(row, swept), *(row[name] for name in ("scenario", "boundary", "batch", "time"))),
+            *(row["variant"], place_of(row, swept), row["scenario"], row["boundary"]),
+            *(NONE if pd.isna(row[name]) else row[name] for name in ("batch", "time")),
             seconds(row["latency_s"]),
             f"{seconds(row['latency_low_s'])} to {seconds(row['latency_high_s'])}",
             f"{seconds(row['process_low_s'])} to {seconds(row['process_high_s'])}",

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from harness.contract import RAGGED_SCENARIOS
-from harness.formatting import NONE, markdown_table, percent, seconds
+from harness.formatting import NONE, joined, markdown_table, percent, seconds, sizes, threads
 from harness.store import Run
 from harness.tables import SETTING, records
 
@@ -23,8 +23,8 @@ def is_swept(run: Run) -> bool:
 
 def setting_of(row: Mapping[str, Any]) -> str:
     """What a sweep may change of a row's setting: `H=128 L=1 float32 1 thread`."""
-    threads = f"{row['threads']} thread{'' if row['threads'] == 1 else 's'}"
-    return f"H={row['hidden_size']} L={row['num_layers']} {row['dtype']} {threads}"
+    size = sizes(H=row["hidden_size"], L=row["num_layers"])
+    return joined(size, row["dtype"], threads(row["threads"]), by=" ")
 
 
 def place_of(row: Mapping[str, Any], swept: bool) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from harness import estimates
 from harness.contract import HarnessError, one_line
-from harness.formatting import NONE, plain
+from harness.formatting import NONE, joined, on_device, plain, sizes, threads
 from harness.samples import SAMPLE_COLUMNS
 from harness.store import Run, load, started
 from harness.tables import BOUNDARIES, Of, instance_medians, records, sampling
@@ -50,18 +50,19 @@ class Point:
     @property
     def shape(self) -> str:
         """The scenario with batch and time: `offline 32×8`."""
-        return f"{self.scenario} {self.batch}×{self.time}" if self.scenario else "samples"
+        known = [str(value) for value in (self.batch, self.time) if value is not None]
+        return joined(self.scenario, "×".join(known), by=" ") or "samples"
 
     @property
     def setting(self) -> str:
         """What the rows of one printed table have in common."""
-        size = f"I={self.input_size} H={self.hidden_size} L={self.num_layers}, {self.dtype}"
-        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'} a call"
-        where = self.task and f"{self.task} on {self.device}: {size}, {threads}"
-        return ", ".join(filter(None, (where, self.boundary)))
+        size = sizes(I=self.input_size, H=self.hidden_size, L=self.num_layers)
+        calls = f"{count} a call" if (count := threads(self.threads)) else ""
+        where = self.task and on_device(self.task, self.device or "")
+        return joined(joined(where, where and joined(size, self.dtype, calls), by=": "), self.boundary)
 
     def __str__(self) -> str:
-        return ", ".join(filter(None, (self.variant, self.shape, self.setting)))
+        return joined(self.variant, self.shape, self.setting)
 
 
 @dataclass(frozen=True)

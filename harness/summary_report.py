@@ -8,7 +8,19 @@ from typing import Any
 
 import pandas as pd
 
-from harness.formatting import NONE, code, inline, percent, percentage, seconds, three_digits, unit_of
+from harness.formatting import (
+    NONE,
+    code,
+    inline,
+    joined,
+    percent,
+    percentage,
+    seconds,
+    sizes,
+    threads,
+    three_digits,
+    unit_of,
+)
 from harness.store import Run
 from harness.tables import of_setting, records
 
@@ -71,15 +83,16 @@ def setting(rows: pd.DataFrame, latency: pd.DataFrame) -> str:
     """The sizes behind one table of the summary: `I=8 H=32 L=1 T=8, offline batch 32, float32, 1 thread a call`."""
     first = records(rows)[0]
     own = of_setting(latency, first)
-    parts = [f"I={first['input_size']} H={first['hidden_size']} L={first['num_layers']}"]
     whole, chunks = own[own["scenario"] != "stream"], own[own["scenario"] == "stream"]
-    if len(whole):
-        parts[0] += f" T={whole['time'].iloc[0]}"
+    size = {"I": first["input_size"], "H": first["hidden_size"], "L": first["num_layers"]}
+    parts = [sizes(**size, T=whole["time"].iloc[0] if len(whole) else None)]
     if len(chunks):
         parts.append(f"stream chunks of {chunks['time'].iloc[0]}")
-    parts += [f"{s} batch {b}" for s, b in own.groupby("scenario", sort=False)["batch"].first().items() if b > 1]
-    threads = first["threads"]
-    return ", ".join([*parts, str(first["dtype"]), f"{threads} thread{'' if threads == 1 else 's'} a call"])
+    parts += [
+        f"{s} batch {b}" for s, b in own.groupby("scenario", sort=False)["batch"].first().dropna().items() if b > 1
+    ]
+    calls = f"{count} a call" if (count := threads(first["threads"])) else ""
+    return joined(*parts, first["dtype"], calls) or "sizes unknown"
 
 
 def display_row(row: dict[str, Any], intervals: bool) -> dict[str, str]:

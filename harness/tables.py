@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
@@ -196,8 +196,15 @@ def summary(run: Run) -> pd.DataFrame:
 
 
 def of_setting(table: pd.DataFrame, setting: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows of a table that were made in a setting: equal in all of `SETTING`."""
-    return table[(table[SETTING] == [setting[name] for name in SETTING]).all(axis=1)]
+    """The rows of a table that were made in a setting: equal, or unknown in both, in all of `SETTING`."""
+    values = [setting[name] for name in SETTING]
+    same = (table[SETTING] == values).fillna(False) | (table[SETTING].isna() & [pd.isna(value) for value in values])
+    return table[same.all(axis=1)]
+
+
+def by_setting(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """The rows of a table, setting by setting in the order they come; what is unknown is a value like any other."""
+    return (rows for _, rows in table.groupby(SETTING, sort=False, dropna=False))
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
@@ -392,7 +399,9 @@ def _mean(values: list[float]) -> float:
     return fmean(values) if values else math.nan
 
 
-def _per_second(count: int, seconds: float) -> float:
+def _per_second(count: float, seconds: float) -> float:
+    if pd.isna(count):
+        return math.nan
     return count / seconds if seconds else math.inf  # the low end of an interval that knows next to nothing
 
 

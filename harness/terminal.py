@@ -19,13 +19,13 @@ from rich.text import Text
 
 from harness.contract import MOST_REASON, printable
 from harness.document import WIDTH
-from harness.formatting import percentage, seconds
+from harness.formatting import on_device, percentage, seconds
 from harness.load_report import load_tables
 from harness.notices import say
 from harness.shapes import RAGGED_COLUMNS, ragged_rows
 from harness.store import Run
 from harness.summary_report import COLUMNS, REPORT_COLUMNS, display_table, filled, setting, visibility
-from harness.tables import SETTING, of_setting, records
+from harness.tables import by_setting, of_setting, records
 from harness.verdicts import FASTER, SLOWER
 
 LOADS = {"server": "server: the highest rate", "stream": "stream: the most at once"}
@@ -131,9 +131,9 @@ def print_summary(run: Run, wide: bool = False) -> None:
     console = Console(width=width, highlight=False, markup=False, emoji=False)
     latency = run.latency
     told: set[str] = set()
-    for _, rows in run.summary.groupby(SETTING, sort=False):
+    for rows in by_setting(run.summary):
         task, device = rows.iloc[0][["task", "device"]]
-        console.print(f"\n{printable(f'{task} on {device}: {setting(rows, latency)}', MOST_REASON)}\n")
+        console.print(f"\n{printable(f'{on_device(task, device)}: {setting(rows, latency)}', MOST_REASON)}\n")
         shown = display_table(rows, intervals=False)
         columns, everything = (filled(names, shown) for names in (COLUMNS, REPORT_COLUMNS))
         columns = everything if wide else columns

@@ -53,7 +53,7 @@ OURS: dict[str, set[str]] = {
     "resumption": {"contract"},
     "tables": {"audits", "contract", "estimates", "limits", "schema", "stats", "store", "suite", "verdicts"},
     "capacity": {"estimates", "stats", "store", "tables"},
-    "formatting": {"contract"},
+    "formatting": {"contract", "schema"},
     "shapes": {"contract", "formatting", "store", "tables"},
     "limit_report": {"formatting", "shapes", "store", "tables"},
     "costs_report": {"formatting", "shapes", "store", "tables"},
@@ -75,11 +75,11 @@ OURS: dict[str, set[str]] = {
         *("contract", "formatting", "html_report", "journal", "page", "report_parts", "schema", "store"),
         *("summary_report", "tables", "vega"),
     },
-    "formats": {
-        *("", "catalog", "columns", "contract", "formatting", "html_report", "report", "report_parts", "schema"),
-        *("store", "summary_report", "tables"),
-    },
     "sides": {"contract", "estimates", "formatting", "samples", "store", "tables"},
+    "formats": {
+        *("", "catalog", "columns", "contract", "formatting", "html_report", "report", "report_parts"),
+        *("schema", "store", "summary_report", "tables"),
+    },
     "compare": {"contract", "estimates", "formatting", "sides", "stats", "store", "tables", "verdicts"},
     "document": {"formatting"},
     "compare_report": {"compare", "formatting", "document", "sides"},
@@ -155,9 +155,9 @@ OURS: dict[str, set[str]] = {
         *("catalog", "contract", "engine.process", "engine.survey", "formats", "journal", "store", "terminal"),
     },
     "cli": {
-        *("", "catalog", "comparing", "contract", "ending", "engine.conformance", "engine.survey"),
-        *("formats", "history"),
+        *("", "catalog", "comparing", "contract", "ending", "engine.conformance", "engine.survey", "formats"),
         *(
+            "history",
             "journal",
             "new_plugin",
             "notices",
@@ -182,7 +182,8 @@ THEIRS: dict[str, set[str]] = {
     "rich": {"terminal"},
     "pytest": {"testing"},
     "pandas": {
-        *("baselines", "capacity", "charts", "columns", "compare", "costs_report", "html_report", "limit_report"),
+        *("baselines", "capacity", "charts", "columns", "compare", "costs_report", "formatting", "html_report"),
+        *("limit_report",),
         *("report", "report_parts", "samples", "shapes", "sides", "store", "summary_report", "tables"),
     },
     "scipy": {"stats"},

@@ -20,7 +20,16 @@ from harness.estimates import Key
 from harness.samples import SAMPLE_COLUMNS
 from harness.schema import STATUSES, TRIAL_COLUMNS
 from harness.store import Run, RunFolder, load
-from harness.tables import CALIBRATION_COLUMNS, LATENCY_COLUMNS, STATUS_ORDER, instance_medians, looks, records
+from harness.tables import (
+    CALIBRATION_COLUMNS,
+    LATENCY_COLUMNS,
+    STATUS_ORDER,
+    by_setting,
+    instance_medians,
+    looks,
+    of_setting,
+    records,
+)
 from harness.verdicts import FASTER, SAME, SLOWER, UNDECIDED, judge
 
 A, B = "a@r", "b@r"
@@ -1027,3 +1036,16 @@ def test_variants_tasks_devices_dtypes_and_threads_are_rows_of_their_own(sheet: 
     summary = sheet.run().summary
     assert len(summary) == 6
     assert not summary.duplicated(["variant", "task", "device", "dtype", "threads"]).any()
+
+
+def test_settings_of_which_sizes_are_unknown_are_settings_like_any_other(sheet: Sheet) -> None:
+    unknown: dict[str, Any] = {"hidden_size": None, "num_layers": None, "threads": None}
+    for variant in (A, B):
+        sheet.trial("parity", variant)
+        sheet.trial("parity", variant, **unknown)
+        sheet.trial("parity", variant, **unknown, task="u")
+    summary = sheet.run().summary
+    groups = list(by_setting(summary))
+    assert [list(rows["variant"]) for rows in groups] == [[A, B]] * 3
+    for rows in groups:
+        assert list(of_setting(summary, records(rows)[0]).index) == list(rows.index)
