@@ -150,6 +150,39 @@ def write_html(run: Run, folder: Path) -> None:
     write_page_of(run, settings, run_parts(run), charts_of(run, settings), folder / "report.html")
 
 
+def write_pytest_benchmark(run: Run, folder: Path) -> None:
+    """Write `0001_latency.json`, which `pytest-benchmark compare` reads, as a file or in its `--storage`.
+
+    Raises:
+        HarnessError: the run has no latency.
+    """
+    from harness.interchange import pytest_benchmark
+
+    _write_data(folder / "0001_latency.json", pytest_benchmark(run))
+
+
+def write_github_action_benchmark(run: Run, folder: Path) -> None:
+    """Write `latency.json`, the `output-file-path` of github-action-benchmark with the tool `customSmallerIsBetter`.
+
+    Raises:
+        HarnessError: the run has no latency.
+    """
+    from harness.interchange import github_action_benchmark
+
+    _write_data(folder / "latency.json", github_action_benchmark(run))
+
+
+def write_bmf(run: Run, folder: Path) -> None:
+    """Write `bmf.json`, for `bencher run --adapter json --file bmf.json`.
+
+    Raises:
+        HarnessError: the run has no latency.
+    """
+    from harness.interchange import bmf
+
+    _write_data(folder / "bmf.json", bmf(run))
+
+
 BUILT_IN = {
     own.name: own
     for own in (
@@ -158,6 +191,9 @@ BUILT_IN = {
         ReportFormat("latex", "the summary for a paper, with booktabs", write_latex),
         ReportFormat("markdown", "the summary for an issue or a page", write_markdown),
         ReportFormat("html", "the whole report as one page that opens offline", write_html),
+        ReportFormat("pytest-benchmark", "latencies for `pytest-benchmark compare`", write_pytest_benchmark),
+        ReportFormat("github-action-benchmark", "latencies for that action", write_github_action_benchmark),
+        ReportFormat("bmf", "latencies in the Bencher Metric Format", write_bmf),
     )
 }
 
@@ -189,6 +225,10 @@ def latex(value: Any) -> str:
     """Text that stays text in LaTeX, of ASCII characters; what is not among them and has no sign is its code point."""
     text = "".join(_latex_character(character) for character in printable(value, MOST_REASON))
     return re.sub(r"([-,])(?=\1)", r"\1{}", text)  # or two of them become another sign
+
+
+def _write_data(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _latex_character(character: str) -> str:

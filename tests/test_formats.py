@@ -37,6 +37,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "bool": st.none() | st.booleans(),
     "text": st.none() | st.text(st.characters(codec="utf-8")),
 }
+FOR_TOOLS = ["pytest-benchmark", "github-action-benchmark", "bmf"]
 HOSTILE = r"a_b%&$#{}~^\@r[*]'`"  # everything that LaTeX takes for more than itself
 
 
@@ -61,7 +62,7 @@ def written(name: str, given_run: Any, folder: Path) -> dict[str, bytes]:
 
 
 def test_a_format_is_found_by_its_name_and_says_what_it_is() -> None:
-    assert list(BUILT_IN) == ["csv", "json", "latex", "markdown", "html"]
+    assert list(BUILT_IN) == ["csv", "json", "latex", "markdown", "html", *FOR_TOOLS]
     for name, own in BUILT_IN.items():
         assert own.name == name
         assert own.description.isprintable()

@@ -76,8 +76,9 @@ OURS: dict[str, set[str]] = {
         *("summary_report", "tables", "vega"),
     },
     "sides": {"contract", "estimates", "formatting", "samples", "store", "tables"},
+    "interchange": {"contract", "formatting", "sides", "store", "tables"},
     "formats": {
-        *("", "catalog", "columns", "contract", "formatting", "html_report", "report", "report_parts"),
+        *("", "catalog", "columns", "contract", "formatting", "html_report", "interchange", "report", "report_parts"),
         *("schema", "store", "summary_report", "tables"),
     },
     "compare": {"contract", "estimates", "formatting", "sides", "stats", "store", "tables", "verdicts"},
@@ -183,7 +184,7 @@ THEIRS: dict[str, set[str]] = {
     "pytest": {"testing"},
     "pandas": {
         *("baselines", "capacity", "charts", "columns", "compare", "costs_report", "formatting", "html_report"),
-        *("limit_report",),
+        *("interchange", "limit_report"),
         *("report", "report_parts", "samples", "shapes", "sides", "store", "summary_report", "tables"),
     },
     "scipy": {"stats"},
@@ -312,6 +313,7 @@ def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine()
         "history_report",
         "formats",
         "html_report",
+        "interchange",
         "limit_report",
         "load_report",
         "page",

@@ -174,7 +174,7 @@ class TestNames:
         [
             ("jsom", "did you mean 'json'?"),
             ("stranges", "did you mean 'strange'?"),
-            ("zzz", "there are: csv, json, latex, markdown, html, strange"),
+            ("zzz", f"there are: {', '.join(BUILT_IN)}, strange"),
         ],
     )
     def test_an_unknown_format_names_those_there_are_and_nothing_is_written(
