@@ -94,6 +94,7 @@ def main() -> None:
       harness run scenarios    the same, in every way in which inputs can come
       harness list             what is installed, and what failed to load and why
       harness calibrate        how small a difference this machine lets one see
+      harness import FILE      a run made of what pytest-benchmark measured
       harness compare A B      two runs or more: ratios with intervals and verdicts
       harness history results  what became of every row, run after run
       harness gate RUN --max-slowdown 3%
@@ -283,6 +284,20 @@ def report(path: Path, formats: list[str], out: Path | None, plugins: list[str] 
     found = write_report(path)
     tell_damage(found)
     print_summary(found, wide)
+
+
+@main.command(name="import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the run; by default a new one in results/.")
+def import_(file: Path, out: Path | None) -> None:
+    """Make a run of FILE, which pytest-benchmark wrote, for report, compare, history and gate.
+
+    FILE holds raw samples if pytest was called with --benchmark-json FILE, or with --benchmark-autosave and
+    --benchmark-save-data. Without them it is refused. Parity of what is imported stays unknown, and so do intervals.
+    """
+    from harness.importing import import_file
+
+    import_file(file, out, ["harness", *sys.argv[1:]])
 
 
 @main.command(epilog=EXIT_CODES)

@@ -100,6 +100,7 @@ OURS: dict[str, set[str]] = {
         *("compare", "compare_charts", "compare_report", "contract", "document", "document_page", "history"),
         *("history_report", "journal", "run_folders", "sides", "store", "terminal", "vega"),
     },
+    "importing": {"contract", "journal", "report", "schema", "store", "terminal"},
     "engine": set(),
     "engine.noise": set(),
     "engine.timing": {"contract", "engine.noise", "parity"},
@@ -159,6 +160,7 @@ OURS: dict[str, set[str]] = {
         *("", "catalog", "comparing", "contract", "ending", "engine.conformance", "engine.survey", "formats"),
         *(
             "history",
+            "importing",
             "journal",
             "new_plugin",
             "notices",
@@ -313,6 +315,7 @@ def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine()
         "history_report",
         "formats",
         "html_report",
+        "importing",
         "interchange",
         "limit_report",
         "load_report",
