@@ -21,6 +21,7 @@ from made_up_runs import ENVIRONMENT, HALF, Timed, five, process_row, samples, w
 from strangers import QUICK, World
 
 from harness.cli import EXIT_CODES, GATE_EXIT_CODES, main
+from harness.formats import BUILT_IN
 from harness.journal import read_journal
 from harness.samples import SAMPLE_COLUMNS
 from harness.store import RunFolder, load
@@ -819,7 +820,7 @@ def test_report_in_an_unknown_format_names_those_there_are(world: World) -> None
     write_run(Path("run"), Timed("a@r", five(0.001)))
     result = harness("report", "run", "--format", "word")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == "harness: no report format is called 'word'; there are: csv, json, latex, markdown, html\n"
+    assert result.stderr == f"harness: no report format is called 'word'; there are: {', '.join(BUILT_IN)}\n"
 
 
 CHECKED = (("ok", "plain-lstm"), ("wrong", "forgetful"), ("unsupported", "sleepy"))
