@@ -274,7 +274,7 @@ def list_(plugins: list[str] | None) -> None:
 @choose_plugins
 @choose_wide
 def report(path: Path, formats: list[str], out: Path | None, plugins: list[str] | None, wide: bool) -> None:
-    """Make the tables and report.md of the run in PATH again, and print the summary.
+    """Make the tables, report.md, its charts and report.html of the run in PATH again, and print the summary.
 
     With --format the tables are written in other formats instead; `harness list` names them. What a format wrote before
     is replaced, a folder with anything else in it is refused, and a format that fails leaves everything as it was.

@@ -107,7 +107,7 @@ def _write(out: Path | None, document: Document, chart: Chart | None) -> None:
     """As Markdown, or as a page where the file's name ends so."""
     if out:
         try:
-            if out.suffix == ".html":
+            if out.suffix.lower() == ".html":
                 write_document(out, document, [chart] if chart else [])
             else:
                 write_atomically(out, document_markdown(document))

@@ -1,4 +1,4 @@
-"""What is said in sections, whatever it is written on: Markdown and a terminal are made of the same document."""
+"""What is said in sections, whatever it is written on: Markdown, a terminal and a page are made of one document."""
 
 from __future__ import annotations
 

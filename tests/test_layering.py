@@ -65,15 +65,15 @@ OURS: dict[str, set[str]] = {
     },
     "baselines": {"estimates", "stats", "store", "tables", "verdicts"},
     "vega": {"contract"},
-    "charts": {"formatting", "limits", "shapes", "store", "tables", "vega"},
+    "charts": {"formatting", "limits", "shapes", "store", "summary_report", "tables", "vega"},
     "page": {"contract", "journal", "vega"},
     "html_report": {
-        *("baselines", "charts", "contract", "formatting", "page", "report_parts", "schema", "store"),
+        *("baselines", "charts", "contract", "formatting", "page", "report_parts", "schema", "shapes", "store"),
         *("summary_report", "tables", "vega"),
     },
     "report": {
         *("contract", "formatting", "html_report", "journal", "page", "report_parts", "schema", "store"),
-        *("summary_report", "tables", "vega"),
+        *("summary_report", "vega"),
     },
     "formats": {
         *("", "catalog", "columns", "contract", "formatting", "html_report", "report", "report_parts", "schema"),
