@@ -52,7 +52,12 @@ def samples(trial: dict[str, Any], slice_: int, rng: random.Random) -> Iterator[
 def write_run(path: Path, variants: int) -> None:
     """Write the run as an engine does."""
     rng, trials = random.Random(1), planned(variants)
-    header: dict[str, Any] = {"name": "big", "suite": {"latency": {}}, "baselines": {"lstm": "model-0@runtime"}, "floors": []}
+    header: dict[str, Any] = {
+        "name": "big",
+        "suite": {"latency": {}},
+        "baselines": {"lstm": "model-0@runtime"},
+        "floors": [],
+    }
     header |= {"plugins": [], "environment": environment([], sys.argv), "trials": trials}
     folder = RunFolder(path, header)
     for slice_ in range(1, SLICES + 1):
