@@ -294,7 +294,9 @@ class TestExamples:
 def scripts(language: str, block: str) -> list[str]:
     """The shell lines of a block: all of it, or what the steps of a workflow run."""
     if language == "yaml":
-        return [step["run"] for job in read_yaml(block).get("jobs", {}).values() for step in job["steps"] if "run" in step]
+        return [
+            step["run"] for job in read_yaml(block).get("jobs", {}).values() for step in job["steps"] if "run" in step
+        ]
     return [block] if language in ("console", "bash", "sh") else []
 
 
@@ -427,15 +429,52 @@ def test_no_file_holds_a_merge_that_was_left_undone() -> None:
             assert not line.startswith(("<" * 7, ">" * 7)), path
 
 
-def test_every_number_in_the_readmes_tables_is_in_a_published_report() -> None:
+@pytest.mark.parametrize(("page", "reports", "count"), [("README.md", "*", 48), ("docs/tutorial.md", "tutorial", 8)])
+def test_every_number_in_a_pages_tables_is_in_a_published_report(page: str, reports: str, count: int) -> None:
     known: dict[str, set[str]] = {}
-    for report in (ROOT / "results" / "reference").glob("*/report.md"):
+    for report in (ROOT / "results" / "reference").glob(f"{reports}/report.md"):
         for variant, cells in variant_rows(report):
             known.setdefault(variant, set()).update(cells)
-    told = variant_rows(ROOT / "README.md")
-    assert len(told) > 30
+    told = variant_rows(ROOT / page)
+    assert len(told) >= count
     for variant, cells in told:
         assert set(cells) <= known[variant], variant
+
+
+TUTORIAL = ROOT / "results" / "reference" / "tutorial" / "report.md"
+MEASURED = re.compile(r"(?<![\d.,])\d[\d,]*(?:\.\d+)? ?(?:[µm]s\b|[%×])")  # a number with its unit
+
+
+class TestTheTutorial:
+    def test_says_nothing_that_was_measured_but_what_its_report_says(self) -> None:
+        told, known = (
+            MEASURED.findall(without_fences(text)) for text in (text_of("tutorial.md"), TUTORIAL.read_text("utf-8"))
+        )
+        assert len(told) > 80
+        assert set(told) - set(known) == set()
+
+    def test_explains_every_column_of_a_row_as_it_was_published(self) -> None:
+        text = text_of("tutorial.md")
+        (variant,) = re.findall(r"^`(.+)`:$", section(text, "One row, from left to right"), re.MULTILINE)
+        told = re.findall(
+            r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \|$", section(text, "One row, from left to right"), re.MULTILINE
+        )
+        (header,) = re.findall(r"^\| variant \| (parity .+) \|$", text, re.MULTILINE)
+        (cells,) = (cells for name, cells in variant_rows(ROOT / "docs" / "tutorial.md") if name == variant)
+        published = dict(zip(header.split(" | "), cells, strict=True))
+        explained = dict(told[2:])
+        assert explained.items() <= published.items()
+        assert set(published) - set(explained) == {"end-to-end vs baseline", "offline seq/s"}  # as those beside them
+
+    def test_has_the_equations_and_the_step_of_the_code(self) -> None:
+        source = (ROOT / "plugins" / "hand" / "src" / "harness_hand" / "lstm.py").read_text(encoding="utf-8")
+        code = {" ".join(line.partition("  #")[0].split()) for line in source.splitlines()}
+        shown = [
+            line for words, text, _ in fences(text_of("tutorial.md")) if words == ["text"] for line in text.splitlines()
+        ]
+        assert len([line for line in shown if line]) == 12
+        for line in filter(None, shown):
+            assert " ".join(line.partition("  #")[0].split()) in code, line
 
 
 def variant_rows(path: Path) -> list[tuple[str, list[str]]]:
