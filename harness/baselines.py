@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
 from harness import estimates, stats
 from harness.store import Run
-from harness.tables import BOUNDARIES, Of, looks, records, sampling
+from harness.tables import BOUNDARIES, SETTING, Of, instance_medians, looks, records, sampling
 from harness.verdicts import judge
 
 MOST_VARIANTS = 24  # of an architecture; their pairs grow with the square
@@ -23,56 +25,87 @@ class Against:
         ratio: with its 95 % interval; below 1 is faster.
         verdict: `faster`, `slower`, `same` or `undecided`.
         half_width: half of the interval, as a share.
+        precision_met: is that as narrow as the run wanted.
     """
 
     ratio: stats.Estimate
     verdict: str
     half_width: float
+    precision_met: bool
 
 
-Medians = Mapping[Of, Mapping[estimates.Key, float]]
-Pairs = Mapping[tuple[str, str, str], Against]  # by variant, scenario and boundary
+Row = tuple[str, str, str]  # variant, scenario and boundary
+Pairs = Mapping[Row, Against]
 
 
-def baselines(run: Run, rows: pd.DataFrame, latency: pd.DataFrame, medians: Callable[[], Medians]) -> dict[str, Pairs]:
-    """Of every variant that could be a baseline, what the others of its architecture are against it.
+class Baselines:
+    """What a run's rows are against any variant of their architecture.
 
-    Verdicts of one baseline and boundary hold together with 95 %, over all scenarios of these rows. Who tries several
-    baselines and keeps the one that pleases has no such number.
-
-    Args:
-        run: the run.
-        rows: of its summary, all of one setting and architecture.
-        latency: the latency table's rows of the setting.
-        medians: gives those of the run's instances if they are needed; see `harness.tables.instance_medians`.
-
-    Returns:
-        Nothing where there are more than 24 variants.
+    Verdicts with another baseline are judged as the run's own are: together with those of all other rows of the run
+    that have the same boundary and keep the baseline they have. Who tries several baselines and keeps the one that
+    pleases has no such number.
     """
-    names = list(dict.fromkeys(rows.loc[~rows["is_floor"], "variant"]))
-    if not 1 < len(names) <= MOST_VARIANTS:
-        return {}
-    own = [
-        row for row in records(latency.drop_duplicates(["variant", "scenario", "boundary"])) if row["variant"] in names
-    ]
-    trials = {(row["variant"], row["scenario"], row["boundary"]): (row["trial"], row["boundary"]) for row in own}
-    return {name: found for name in names if (found := _against(run, name, trials, medians()))}
 
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._looks, self._settings = looks(run), sampling(run)
 
-def _against(
-    run: Run, baseline: str, trials: Mapping[tuple[str, str, str], Of], known: Medians
-) -> dict[tuple[str, str, str], Against]:
-    found = {}
-    for boundary in BOUNDARIES:
-        ratios = {}
-        for (variant, scenario, where), of in trials.items():
-            base = trials.get((baseline, scenario, boundary))
-            if where == boundary and variant != baseline and base is not None and {of, base} <= known.keys():
-                ratio = estimates.ratio(known[of], known[base])
+    @cached_property
+    def _medians(self) -> Mapping[Of, Mapping[estimates.Key, float]]:
+        return instance_medians(self._run.samples)
+
+    @cached_property
+    def _own(self) -> dict[Of, stats.LogMean]:
+        """What the run's verdicts were made of."""
+        found: dict[Of, stats.LogMean] = {}
+        trials = {row["trial"]: row for row in records(self._run.latency)}
+        points = {(row["variant"], *_point(row)): name for name, row in trials.items()}
+        for name, row in trials.items():
+            base = points.get((row["baseline"], *_point(row)))
+            for boundary in BOUNDARIES:
+                ratio = self._ratio((name, boundary), (base, boundary)) if base and base != name else None
                 if ratio is not None:
-                    ratios[variant, scenario, where] = ratio
-        words = judge(list(ratios.values()), sampling(run).tolerance, looks(run))
-        for (at, ratio), word in zip(ratios.items(), words, strict=True):
-            estimate = stats.estimate(ratio, looks(run))
-            found[at] = Against(estimate, word, estimates.half_width(estimate))
-    return found
+                    found[name, boundary] = ratio
+        return found
+
+    def pairs(self, rows: pd.DataFrame, latency: pd.DataFrame) -> dict[str, Pairs]:
+        """Of every variant that could be a baseline, what the others are against it; nothing of more than 24 variants.
+
+        Args:
+            rows: of the run's summary, all of one setting and architecture.
+            latency: the latency table's rows of the setting; of a sweep the first shape of every scenario counts.
+        """
+        names = list(dict.fromkeys(rows.loc[~rows["is_floor"], "variant"]))
+        if not 1 < len(names) <= MOST_VARIANTS:
+            return {}
+        shown = records(latency.drop_duplicates(["variant", "scenario", "boundary"]))
+        trials = {(r["variant"], r["scenario"], r["boundary"]): r["trial"] for r in shown if r["variant"] in names}
+        return {name: found for name in names if (found := self._against(name, trials))}
+
+    def _against(self, baseline: str, trials: Mapping[tuple[str, str, str], str]) -> dict[Row, Against]:
+        found = {}
+        for boundary in BOUNDARIES:
+            ratios = {}
+            for (variant, scenario, where), trial in trials.items():
+                base = trials.get((baseline, scenario, boundary))
+                if where == boundary and variant != baseline and base is not None:
+                    ratio = self._ratio((trial, boundary), (base, boundary))
+                    if ratio is not None:
+                        ratios[variant, scenario, boundary] = ratio
+            replaced = {(trial, boundary) for trial in trials.values()}
+            others = [ratio for of, ratio in self._own.items() if of[1] == boundary and of not in replaced]
+            words = judge([*ratios.values(), *others], self._settings.tolerance, self._looks)
+            for (at, ratio), word in zip(ratios.items(), words, strict=False):  # the rows' own come first
+                estimate = stats.estimate(ratio, self._looks)
+                half = estimates.half_width(estimate)
+                found[at] = Against(estimate, word, half, half <= self._settings.precision)
+        return found
+
+    def _ratio(self, own: Of, base: Of) -> stats.LogMean | None:
+        known = self._medians
+        return estimates.ratio(known[own], known[base]) if {own, base} <= known.keys() else None
+
+
+def _point(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What two rows have in common if they may be compared."""
+    return tuple(row[name] for name in (*SETTING, "scenario", "batch", "time"))

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from harness.formatting import bytes_in_words, percentage, seconds, three_digits, with_prefix
+from harness.formatting import bytes_in_words, seconds, three_digits, with_prefix
 from harness.limits import forward_work
-from harness.shapes import place_of
+from harness.shapes import is_swept, place_of
 from harness.store import Run
+from harness.summary_report import ratio_words
 from harness.tables import SETTING, counted, of_setting, records
 from harness.vega import (
-    BY_LEGEND,
+    EVERY,
     LOG,
-    MOST_LINES,
     Chart,
+    Rows,
     Spec,
     choice_of,
     ends,
+    first_variants,
     latency_axis,
     left_out,
     nominal,
@@ -34,7 +36,7 @@ from harness.vega import (
 )
 
 MOST_BARS = 60  # variants of a chart with a line of its own for each
-QUANTILES = (*(number / 50 for number in range(1, 50)), 0.01, 0.99, 0.995, 0.999)
+QUANTILES = (0.01, *(number / 50 for number in range(1, 50)), 0.99, 0.995, 0.999)
 SHAPES = {"batch": "batch", "time": "steps", "hidden_size": "hidden size", "num_layers": "layers", "threads": "threads"}
 NEXT_LEVEL = 0.7  # of the bandwidth of a smaller working set: another memory
 
@@ -52,9 +54,20 @@ def setting_charts(run: Run, rows: pd.DataFrame) -> list[Chart]:
     return [chart for chart in made if chart]
 
 
-def run_charts(run: Run) -> list[Chart]:
-    """The charts of a whole run that have something to show."""
-    made = (*shapes(run.latency), roofline(run), learning_curves(run), server(run), streams(run))
+def run_charts(run: Run, order: Sequence[str]) -> list[Chart]:
+    """The charts of a whole run that have something to show.
+
+    Args:
+        run: the run.
+        order: its variants as the tables have them.
+    """
+    made = (
+        *shapes(run.latency, order),
+        roofline(run, order),
+        learning_curves(run, order),
+        server(run, order),
+        streams(run, order),
+    )
     return [chart for chart in made if chart]
 
 
@@ -68,7 +81,7 @@ def ratios(latency: pd.DataFrame, order: Sequence[str]) -> Chart | None:
             "scenario": row["scenario"],
             "verdict": row["verdict"],
             "ratio": row["ratio"],
-            "interval": f"{row['ratio']:.3f}× ({row['ratio_low']:.3f}–{row['ratio_high']:.3f})",
+            "interval": ratio_words(row["ratio"], row["ratio_low"], row["ratio_high"], digits=3),
             "latency": seconds(row["latency_s"]),
             "against": row["baseline"],
         }
@@ -107,7 +120,7 @@ def accuracy_latency(rows: pd.DataFrame) -> Chart | None:
             "score in words": f"{100 * row['score']:.2f} %" if higher else three_digits(row["score"]),
         }
         | ends(row, "latency", *(f"single_stream_latency_{end}s" for end in ("", "low_", "high_")))
-        | ends(row, "score")
+        | ends(row, "score", logarithmic=False)
         for row in records(own)
     ]
     x = latency_axis("latency", "single-stream latency")
@@ -147,7 +160,8 @@ def accuracy_latency(rows: pd.DataFrame) -> Chart | None:
         "accuracy-latency",
         "Accuracy and latency",
         f"{'Up' if higher else 'Down'} and left is better. Lines are 95 % intervals; scores of variants that train "
-        "themselves differ by chance. The dashed line joins the variants of which no other estimate is better in both.",
+        "themselves differ by chance. The dashed line joins the variants whose estimates no other beats: none is at "
+        "least as good in both and better in one.",
         spec_of(points, layer=layers, height=340),
     )
 
@@ -155,62 +169,69 @@ def accuracy_latency(rows: pd.DataFrame) -> Chart | None:
 def distributions(run: Run, latency: pd.DataFrame, order: Sequence[str]) -> Chart | None:
     """Which share of the calls was at most so long: the empirical distribution of all counted samples."""
     own = _first_shapes(latency[latency["boundary"] == "compute"])
-    shown = [name for name in order if name in set(own["variant"])][:MOST_LINES]
+    shown = first_variants(records(own), order)
     names = {row["trial"]: (row["variant"], row["scenario"]) for row in records(own) if row["variant"] in shown}
     calls = counted(run.samples)
     calls = calls[calls["boundary"].eq("compute") & calls["trial"].isin(list(names))]
-    rows = [
-        {"variant": names[trial][0], "scenario": names[trial][1], "share": share, "latency": float(value)}
-        | {"latency in words": seconds(float(value)), "share in words": percentage(share)}
-        for trial, group in calls.groupby("trial", sort=False)["elapsed_s"]
-        for share, value in zip(sorted(QUANTILES), np.quantile(group, sorted(QUANTILES)), strict=True)
-        if value > 0
-    ]
+    rows: Rows = []
+    for trial, elapsed in calls.groupby("trial", sort=False)["elapsed_s"]:
+        known = [share for share in QUANTILES if 1 / len(elapsed) <= share <= 1 - 1 / len(elapsed)]
+        for share, value in zip(known, np.quantile(elapsed, known, method="inverted_cdf"), strict=True):
+            row = {"variant": names[trial][0], "scenario": names[trial][1], "share": share, "latency": float(value)}
+            rows.append(row | {"latency in words": seconds(float(value)), "share in words": f"{100 * share:.1f} %"})
+    rows = [row for row in rows if row["latency"] > 0]
     if not rows:
         return None
+    choice = choice_of("scenario", rows)
+    options = [EVERY, *texts(shown)]
+    picked = {
+        "name": "chosen_variant",
+        "value": EVERY,
+        "bind": {"input": "select", "options": options, "name": "show "},
+    }
+    choice["params"] = [*choice["params"], picked]
+    picked_test = f"chosen_variant === '{EVERY}' || datum.variant === chosen_variant"
     encoding = {
         "x": latency_axis("latency", "latency of a call"),
         "y": {"field": "share", "type": "quantitative", "title": "share of calls", "axis": {"format": "%"}},
         "color": variant_colours(shown),
         "order": {"field": "share", "type": "quantitative"},
         "tooltip": tooltip("variant", "share in words", "latency in words"),
-        "opacity": {"condition": {"param": "picked", "value": 1}, "value": 0.12},
+        "opacity": {"condition": {"test": picked_test, "value": 1}, "value": 0.12},
     }
-    choice = choice_of("scenario", rows)
-    choice["params"] = [*choice["params"], {"name": "picked", "select": BY_LEGEND, "bind": "legend"}]
     return Chart(
         "distributions",
         "Distribution of latency",
         "The steeper a line, the more alike are the calls; what lies far to the right is what a user waits for now and "
-        "then. Click a name to see it alone.",
-        spec_of(rows, mark={"type": "line", "strokeWidth": 2}, encoding=encoding, height=300, **choice),
+        "then.",
+        spec_of(rows, mark={"type": "line", "interpolate": "step-after"}, encoding=encoding, height=300, **choice),
         left_out(len(shown), own["variant"].nunique()),
     )
 
 
-def shapes(latency: pd.DataFrame) -> list[Chart]:
+def shapes(latency: pd.DataFrame, order: Sequence[str]) -> list[Chart]:
     """Latency with its interval along every quantity that a sweep moved, all others at their first value."""
     own = latency[latency["boundary"] == "compute"]
     charts = []
     for name, title in SHAPES.items():
-        others = [other for other in ("task", *SHAPES, "dtype", "device") if other != name]
-        parts = []
-        for _, group in own.groupby("scenario", sort=False):
+        others = [other for other in (*SHAPES, "dtype", "device") if other != name]
+        rows: Rows = []
+        for _, group in own.groupby(["task", "scenario"], sort=False):
             first = group.iloc[0][others]
             line = group[(group[others] == first).all(axis=1)]
-            if line[name].nunique() > 1:
-                parts.append(line)
-        if not parts:
+            if line[name].nunique() < 2:
+                continue
+            fixed = ", ".join(f"{SHAPES.get(other, other)} {first[other]}" for other in others)
+            rows += [
+                {"variant": row["variant"], "scenario": f"{row['scenario']}, {row['task']}: {fixed}", "at": row[name]}
+                | {"latency": row["latency_s"], "latency in words": seconds(row["latency_s"])}
+                | ends(row, "latency", "latency_s", "latency_low_s", "latency_high_s")
+                for row in records(line)
+            ]
+        if not rows:
             continue
-        found = pd.concat(parts)
-        shown = list(dict.fromkeys(found["variant"]))[:MOST_LINES]
-        rows = [
-            {"variant": row["variant"], "scenario": row["scenario"], "at": row[name], "latency": row["latency_s"]}
-            | {"latency in words": seconds(row["latency_s"])}
-            | ends(row, "latency", "latency_s", "latency_low_s", "latency_high_s")
-            for row in records(found)
-            if row["variant"] in shown
-        ]
+        shown, count = first_variants(rows, order), len({row["variant"] for row in rows})
+        rows = [row for row in rows if row["variant"] in shown]
         x = {"field": "at", "type": "quantitative", "scale": {"type": "log", "base": 2}, "title": title}
         y = latency_axis("latency", "latency of a call")
         color = {"color": variant_colours(shown)}
@@ -228,76 +249,63 @@ def shapes(latency: pd.DataFrame) -> list[Chart]:
                 "Both axes are logarithmic: twice as long for twice as much is a straight line. Lines at the points "
                 "are 95 % intervals.",
                 spec_of(rows, layer=layers, height=320, **choice_of("scenario", rows)),
-                left_out(len(shown), found["variant"].nunique()),
+                left_out(len(shown), count),
             )
         )
     return charts
 
 
-def roofline(run: Run) -> Chart | None:
+def roofline(run: Run, order: Sequence[str]) -> Chart | None:
     """Every forward pass under the machine's roofs: FLOP/s over arithmetic intensity."""
     work = forward_work(records(run.matrices), records(run.trials))
     own = run.latency[run.latency["bound_s"].notna() & run.latency["trial"].isin(list(work))]
-    if own.empty:
+    swept = is_swept(run)
+    points: Rows = [
+        {
+            "variant": row["variant"],
+            "place": place_of(row, swept),
+            "scenario": row["scenario"],
+            "machine": _machine_words(row),
+            "intensity": work[row["trial"]][0] / work[row["trial"]][1],
+            "speed": work[row["trial"]][0] / row["latency_s"],
+            "of what is attainable": f"{three_digits(100 * row['attainable'])} %",
+            "limit": row["limited_by"],
+            "in words": with_prefix(work[row["trial"]][0] / row["latency_s"], "FLOP/s"),
+        }
+        for row in records(own)
+    ]
+    if not points:
         return None
-    first = own.iloc[0]
-    own = own[(own[["device", "dtype", "threads"]] == first[["device", "dtype", "threads"]]).all(axis=1)]
-    tasks = own[SETTING].drop_duplicates()
-    points = []
-    for row in records(own):
-        flops, moved = work[row["trial"]]
-        points.append(
-            {
-                "variant": row["variant"],
-                "place": place_of(row, len(tasks) > tasks["task"].nunique()),
-                "scenario": row["scenario"],
-                "intensity": flops / moved,
-                "speed": flops / row["latency_s"],
-                "of what is attainable": f"{three_digits(100 * row['attainable'])} %",
-                "limit": row["limited_by"],
-                "in words": with_prefix(flops / row["latency_s"], "FLOP/s"),
-            }
-        )
-    machine = run.machine[
-        (run.machine[["device", "dtype", "threads"]] == first[["device", "dtype", "threads"]]).all(axis=1)
-    ]
-    peak = machine["flops_per_s"].max()
-    reads = _levels(machine[machine["what"] == "read"].groupby("working_set_bytes")["bytes_per_s"].max())
-    low, high = (f(point["intensity"] for point in points) for f in (min, max))
-    top = peak if not math.isnan(peak) else max(point["speed"] for point in points)
-    corners = [
-        low / 2,
-        *([peak / rate for rate in reads.values() if low / 2 < peak / rate] if not math.isnan(peak) else []),
-        high * 4,
-    ]
-    roofs = [
-        {"roof": bytes_in_words(float(size)), "intensity": at, "speed": min(top, at * rate)}
-        for size, rate in reads.items()
-        for at in sorted(corners)
-    ]
+    shown, count = first_variants(points, order), len({point["variant"] for point in points})
+    points = [point for point in points if point["variant"] in shown]
+    roofs = _roofs(run.machine, points)
     x: Spec = {"field": "intensity", "type": "quantitative", "scale": LOG}
     x |= {"title": "floating-point operations a byte", "axis": {"format": ".3~g"}}
     y: Spec = {"field": "speed", "type": "quantitative", "scale": LOG}
     y |= {"title": "floating-point operations a second", "axis": {"format": ".3~s"}}
-    order = [bytes_in_words(float(size)) for size in reads]
+    names = list(dict.fromkeys(roof["roof"] for roof in roofs))
+    below = {"orient": "bottom"}
+    choice = choice_of("machine", points)
     layers = [
         {
             "data": {"values": roofs},
+            "transform": choice["transform"],
             "mark": {"type": "line", "strokeWidth": 1.5},
             "encoding": {
                 "x": x,
                 "y": y,
-                "strokeDash": {**nominal("roof"), "sort": order, "title": "reading again and again"},
+                "strokeDash": {**nominal("roof"), "sort": names, "title": "reading again and again", "legend": below},
                 "color": {"value": "#848d97"},
             },
         },
         {
+            "transform": choice["transform"],
             "mark": {"type": "point", "filled": True, "size": 70},
             "encoding": {
                 "x": x,
                 "y": y,
-                "color": variant_colours(list(dict.fromkeys(point["variant"] for point in points))[:MOST_LINES]),
-                "shape": {**nominal("scenario"), "title": "scenario"},
+                "color": variant_colours(shown),
+                "shape": {**nominal("scenario"), "title": "scenario", "legend": below},
                 "tooltip": tooltip("variant", "place", "scenario", "in words", "of what is attainable", "limit"),
             },
         },
@@ -305,11 +313,36 @@ def roofline(run: Run) -> Chart | None:
     return Chart(
         "roofline",
         "Under the machine's roofs",
-        f"Flat: the best matrix product ({with_prefix(top, 'FLOP/s')}). Sloped: as fast as a working set of that "
-        f"size is read. A forward pass counts its products and reads its recurrent weights at every step "
-        f"({first['dtype']}, {first['threads']} thread{'s' if first['threads'] > 1 else ''}).",
-        spec_of(points, layer=layers, height=360),
+        "Flat: the best matrix product. Sloped: as fast as a working set of that size is read. A forward pass counts "
+        "its products, and reads its recurrent weights at every step.",
+        spec_of(points, layer=layers, height=360, params=choice["params"]),
+        left_out(len(shown), count),
     )
+
+
+def _machine_words(row: Mapping[str, Any]) -> str:
+    return f"{row['device']}, {row['dtype']}, {row['threads']} thread{'' if row['threads'] == 1 else 's'}"
+
+
+def _roofs(machine: pd.DataFrame, points: Rows) -> Rows:
+    """The corners of the roof of every bandwidth, of each device, dtype and number of threads."""
+    roofs: Rows = []
+    for _, own in machine.groupby(["device", "dtype", "threads"], sort=False):
+        name = _machine_words(records(own)[0])
+        below = [point for point in points if point["machine"] == name]
+        if not below:
+            continue
+        reads = _levels(own[own["what"] == "read"].groupby("working_set_bytes")["bytes_per_s"].max())
+        peak = own["flops_per_s"].max()
+        top = max(point["speed"] for point in below) if math.isnan(peak) else peak
+        low, high = (f(point["intensity"] for point in below) for f in (min, max))
+        corners = sorted([low / 2, *(top / rate for rate in reads.values() if low / 2 < top / rate), high * 4])
+        roofs += [
+            {"roof": bytes_in_words(float(size)), "machine": name, "intensity": at, "speed": min(top, at * rate)}
+            for size, rate in reads.items()
+            for at in corners
+        ]
+    return roofs
 
 
 def _levels(rates: pd.Series[Any]) -> dict[Any, float]:
@@ -321,14 +354,14 @@ def _levels(rates: pd.Series[Any]) -> dict[Any, float]:
     return kept
 
 
-def learning_curves(run: Run) -> Chart | None:
+def learning_curves(run: Run, order: Sequence[str]) -> Chart | None:
     """Training loss over epochs, a line a training."""
     known = run.trials[["trial", "variant", "task", "seed"]]
     own = run.curves.merge(known, on="trial")
     own = own[own["training_loss"].notna()]
     if own.empty:
         return None
-    shown = list(dict.fromkeys(own["variant"]))[:MOST_LINES]
+    shown = first_variants(records(own), order)
     rows = [
         {"variant": row["variant"], "task": row["task"], "seed": int(row["seed"]), "trial": row["trial"]}
         | {"epoch": row["epoch"], "loss": row["training_loss"]}
@@ -351,23 +384,25 @@ def learning_curves(run: Run) -> Chart | None:
     )
 
 
-def server(run: Run) -> Chart | None:
+def server(run: Run, order: Sequence[str]) -> Chart | None:
     """The 99th percentile over the rate that was offered, probe by probe."""
     return _load_chart(
         run,
+        order,
         "server",
         "rate_per_s",
-        "Throughput and latency under load",
+        "Offered load and latency",
         "requests a second that were offered",
         "Every point is a probe. Left of a variant's last sustained probe it serves; right of it the queue grows. The "
         "dashed line is the bound.",
     )
 
 
-def streams(run: Run) -> Chart | None:
+def streams(run: Run, order: Sequence[str]) -> Chart | None:
     """The 99th percentile over the number of concurrent streams, probe by probe."""
     return _load_chart(
         run,
+        order,
         "stream",
         "streams",
         "Streams and latency",
@@ -376,37 +411,40 @@ def streams(run: Run) -> Chart | None:
     )
 
 
-def _load_chart(run: Run, scenario: str, amount: str, title: str, axis: str, reading: str) -> Chart | None:
-    known = run.trials.loc[run.trials["scenario"].eq(scenario), ["trial", "variant"]]
+def _load_chart(
+    run: Run, order: Sequence[str], scenario: str, amount: str, title: str, axis: str, reading: str
+) -> Chart | None:
+    known = run.trials.loc[run.trials["scenario"].eq(scenario), ["trial", "variant", *SETTING]]
     own = run.loads.merge(known, on="trial")
     own = own[own[amount].notna() & own["p99_s"].gt(0)]
     if own.empty:
         return None
-    shown = list(dict.fromkeys(own["variant"]))[:MOST_LINES]
-    rows = [
-        {"variant": row["variant"], "offered": float(row[amount]), "latency": row["p99_s"], "verdict": row["verdict"]}
+    shown, swept = first_variants(records(own), order), is_swept(run)
+    rows: Rows = [
+        {"variant": row["variant"], "task": place_of(row, swept), "offered": float(row[amount])}
+        | {"latency": row["p99_s"], "verdict": row["verdict"], "bound": row["bound_s"]}
         | {"p99": seconds(row["p99_s"]), "slice": int(row["slice"])}
         for row in records(own[own["variant"].isin(shown)])
     ]
-    x = {"field": "offered", "type": "quantitative", "scale": LOG, "title": axis}
+    x = {"field": "offered", "type": "quantitative", "scale": LOG, "title": axis, "axis": {"format": ".3~s"}}
     y = latency_axis("latency", "99th percentile, from the arrival")
     layers = [
         {
             "mark": {"type": "rule", "strokeDash": [4, 3], "color": "#848d97"},
-            "encoding": {"y": {"datum": float(own["bound_s"].iloc[0])}},
+            "encoding": {"y": y | {"field": "bound", "aggregate": "max"}},
         },
         {
             "mark": {"type": "point", "size": 60},
             "encoding": {
-                "x": x | {"axis": {"format": ".3~s"}},
+                "x": x,
                 "y": y,
                 "color": variant_colours(shown),
-                "shape": {**nominal("verdict"), "title": "verdict"},
+                "shape": {**nominal("verdict"), "title": "verdict", "legend": {"orient": "bottom"}},
                 "tooltip": tooltip("variant", "offered", "p99", "verdict", "slice"),
             },
         },
     ]
-    spec = spec_of(rows, layer=layers, height=340)
+    spec = spec_of(rows, layer=layers, height=340, **choice_of("task", rows))
     return Chart(f"load-{scenario}", title, reading, spec, left_out(len(shown), own["variant"].nunique()))
 
 
@@ -416,11 +454,13 @@ def _first_shapes(latency: pd.DataFrame) -> pd.DataFrame:
 
 
 def _unbeaten(rows: pd.DataFrame, higher: bool) -> set[str]:
-    """The variants of which no other has a lower latency and at least as good a score."""
-    found, best = set(), -math.inf
-    for row in records(rows.sort_values(["single_stream_latency_s"], kind="stable")):
-        score = row["score"] if higher else -row["score"]
-        if score > best:
-            found.add(row["variant"])
-            best = score
-    return found
+    """The variants that no other beats: none is at least as good in latency and score and better in one."""
+    known = [
+        (row["single_stream_latency_s"], -row["score"] if higher else row["score"], row["variant"])
+        for row in records(rows)
+    ]
+    return {
+        name
+        for latency, loss, name in known
+        if not any(a <= latency and b <= loss and (a, b) != (latency, loss) for a, b, _ in known)
+    }

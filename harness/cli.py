@@ -21,9 +21,11 @@ from harness.journal import StoreError
 from harness.notices import say
 from harness.options import (
     choose_data_dir,
+    choose_file,
     choose_formats,
     choose_model,
     choose_plugins,
+    choose_summary,
     choose_weights,
     choose_wide,
     cores,
@@ -267,7 +269,7 @@ def list_(plugins: list[str] | None) -> None:
 @choose_plugins
 @choose_wide
 def report(path: Path, formats: list[str], out: Path | None, plugins: list[str] | None, wide: bool) -> None:
-    """Make the tables and report.md of the run in PATH again, and print the summary.
+    """Make the tables, report.md, its charts and report.html of the run in PATH again, and print the summary.
 
     With --format the tables are written in other formats instead; `harness list` names them. What a format wrote before
     is replaced, a folder with anything else in it is refused, and a format that fails leaves everything as it was.
@@ -343,11 +345,7 @@ def calibrate(
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--allow-different", is_flag=True, help="Compare although the environments differ in what matters.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write it: FILE.html as a page, else as Markdown.",
-)
+@choose_file
 def compare(base: Path, new: tuple[Path, ...], allow_different: bool, out: Path | None) -> None:
     """Compare runs, or files of samples: every NEW's latency over BASE's, row by row.
 
@@ -367,11 +365,7 @@ def compare(base: Path, new: tuple[Path, ...], allow_different: bool, out: Path 
 )
 @click.option("--scenarios", callback=names, metavar="A,B", help="Likewise, such as single-stream.")
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="The newest N runs alone.")
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Also write it: FILE.html as a page, else as Markdown.",
-)
+@choose_file
 def history(
     folder: Path, variants: list[str] | None, scenarios: list[str] | None, last: int | None, out: Path | None
 ) -> None:
@@ -391,7 +385,8 @@ def history(
 @click.argument("new", type=click.Path(path_type=Path), required=False)
 @click.option("--max-slowdown", required=True, metavar="3%", help="How much slower than BASE is still allowed.")
 @click.option("--allow-different", is_flag=True, help="Compare although the environments differ in what matters.")
-def gate(base: Path, new: Path | None, max_slowdown: str, allow_different: bool) -> None:
+@choose_summary
+def gate(base: Path, new: Path | None, max_slowdown: str, allow_different: bool, summary: Path | None) -> None:
     """Is nothing in NEW slower than in BASE by more than is allowed?
 
     Without NEW, BASE is one interleaved run (`harness run --python`), and its rows are held against their baselines.
@@ -399,7 +394,7 @@ def gate(base: Path, new: Path | None, max_slowdown: str, allow_different: bool)
     """
     from harness.comparing import gate_paths
 
-    sys.exit(gate_paths(base, new, max_slowdown, allow_different))
+    sys.exit(gate_paths(base, new, max_slowdown, allow_different, summary))
 
 
 @main.command()

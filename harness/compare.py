@@ -124,10 +124,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class GateRow:
-    """What the gate says of one row: `pass`, `fail` or `undecided`, and why."""
+    """What the gate says of one row: `pass`, `fail` or `undecided`, the ratio as text where there is one, and why."""
 
     row: str
     outcome: str
+    ratio: str
     why: str
 
 
@@ -138,6 +139,11 @@ class GateResult:
     max_slowdown: float
     rows: tuple[GateRow, ...]
     exit_code: int
+
+    @property
+    def outcome(self) -> str:
+        """The exit code as a word."""
+        return (verdicts.PASS, verdicts.FAIL, verdicts.UNDECIDED)[self.exit_code]
 
 
 def compare(base: Run, new: Run, allow_different: bool = False) -> Comparison:
@@ -279,13 +285,14 @@ def gate(comparison: Comparison, max_slowdown: float) -> GateResult:
         max_slowdown: 0.03 allows 3 %.
     """
     lost = ((item.what, item.new) for item in comparison.absent if item.base == OK)
-    rows = [GateRow(what, verdicts.FAIL, f"BASE has it, NEW does not: {end}") for what, end in lost]
+    rows = [GateRow(what, verdicts.FAIL, "", f"BASE has it, NEW does not: {end}") for what, end in lost]
     unknown = (item.what for item in comparison.absent if item.base.startswith("skipped"))
-    rows += [GateRow(what, verdicts.UNDECIDED, "BASE never measured it: its run was cut off") for what in unknown]
+    rows += [GateRow(what, verdicts.UNDECIDED, "", "BASE never measured it: its run was cut off") for what in unknown]
     outcomes = verdicts.gate([row.ratio for row in comparison.rows], max_slowdown, comparison.looks)
     for row, outcome in zip(comparison.rows, outcomes, strict=True):
-        more = f"; {_more(row, max_slowdown, comparison.looks)}" if outcome == verdicts.UNDECIDED else ""
-        rows.append(GateRow(str(row.point), outcome, interval_text(row.estimate) + more))
+        shown = {verdicts.PASS: "shown to be under the limit", verdicts.FAIL: "shown to be over the limit"}
+        why = shown.get(outcome) or _more(row, max_slowdown, comparison.looks)
+        rows.append(GateRow(str(row.point), outcome, interval_text(row.estimate), why))
     return GateResult(max_slowdown, tuple(rows), verdicts.gate_exit_code([row.outcome for row in rows]))
 
 

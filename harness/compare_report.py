@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from harness.compare import SEPARATE, Comparison, GateResult, Row, interval_text
 from harness.document import Document, Section, document_lines, wrapped
-from harness.formatting import NONE, percent, seconds
+from harness.formatting import MOST_ROWS, NONE, percent, seconds
 from harness.sides import Difference, Point
+from harness.verdicts import FAIL, PASS, UNDECIDED
 
 HEADER = ("variant", "scenario", "BASE", "NEW", "NEW / BASE", "verdict", "units")
+GATE_HEADER = ("outcome", "row", "NEW / BASE", "why")
+GATE_READING = (
+    "pass: shown to be under the limit, at the 5 % level.",
+    "fail: shown to be over it, with at most a 5 % chance that any row fails wrongly; or BASE has the row and NEW lost "
+    "it.",
+    "undecided: neither is shown; the row says how much more measuring would decide. To run it again until it passes "
+    "raises the chance that a slower one does.",
+    "Exit code: 0 if every row passes, 1 if any fails, 2 if that is undecided or could not be looked at.",
+)
 TOGETHER = "Verdicts hold together, over all runs and all rows of a boundary."
 
 
@@ -41,12 +52,42 @@ def comparison_document(comparisons: Sequence[Comparison], intervals: bool) -> D
 
 
 def gate_lines(result: GateResult, comparison: Comparison) -> list[str]:
-    """Every row's outcome and why, what they rest on, then their sum, for a terminal of 100 columns."""
-    outcomes = [row.outcome for row in result.rows]
+    """What a gate says for a terminal of 100 columns, where the last line is read first: so the sum stands there.
+
+    Rows are long, so each is a sentence. The sides' names, which the command line has, are left to the document.
+    """
+    said = gate_document(result, comparison)
+    rows, *rest = said.sections
+    lines = [f"{row[0]:<9} {row[1]}: {'; '.join(cell for cell in row[2:] if cell != NONE)}" for row in rows.rows]
+    lines += document_lines(Document("", (), tuple(rest)))[1:]
+    return wrapped([*lines, *rows.remarks, said.remarks[0]])
+
+
+def gate_document(result: GateResult, comparison: Comparison) -> Document:
+    """What a gate says: the outcome and the sum, rows that fail first, what they rest on, and folded details.
+
+    Every table has at most 500 rows, and says so if there are more.
+    """
+    whole = comparison_document([comparison], intervals=True)
+    order = [row for outcome in (FAIL, UNDECIDED, PASS) for row in result.rows if row.outcome == outcome]
+    rows = tuple((row.outcome, row.row, row.ratio or NONE, row.why) for row in order)
+    outcomes = [row.outcome for row in order]
     counts = ", ".join(f"{outcomes.count(name)} {name}" for name in dict.fromkeys(outcomes)) or "nothing was compared"
-    lines = [f"{row.outcome:<9} {row.row}: {row.why}" for row in result.rows]
-    lines += document_lines(Document("", (), tuple(_rest([comparison], _names([comparison])))))[1:]
-    return wrapped([*lines, f"at most {100 * result.max_slowdown:g} % slower: {counts}"])
+    tables = [replace(section, folded=True) for section in _pair(comparison, intervals=True)]
+    sections = [
+        Section(header=GATE_HEADER if rows else (), rows=rows, keys=2),
+        *_rest([comparison], _names([comparison])),
+        *tables,
+        Section("How to read it", remarks=GATE_READING, folded=True),
+    ]
+    remarks = (f"at most {100 * result.max_slowdown:g} % slower: {counts}", *whole.remarks)
+    return Document(f"Gate: {result.outcome}", remarks, tuple(map(_shortened, sections)))
+
+
+def no_gate_document(why: str) -> Document:
+    """What is to be said where a gate could not look."""
+    remarks = (f"nothing was compared: {why}", "A gate that could not look has not passed: its exit code is 2.")
+    return Document(f"Gate: {UNDECIDED}", remarks, ())
 
 
 def ratio_text(row: Row, intervals: bool) -> str:
@@ -59,6 +100,14 @@ def difference_section(title: str, found: Iterable[Difference], base: str = "BAS
     """What is not the same on two sides, as a list; no section if there is nothing."""
     rows = tuple((item.what, item.base, item.new) for item in found)
     return [Section(title, header=("", base, new), rows=rows, is_list=True)] if rows else []
+
+
+def _shortened(section: Section) -> Section:
+    """Its first 500 rows: a page of a job has room for a mebibyte."""
+    if len(section.rows) <= MOST_ROWS:
+        return section
+    said = f"The first {MOST_ROWS} of {len(section.rows):,} rows."
+    return replace(section, rows=section.rows[:MOST_ROWS], remarks=(*section.remarks, said))
 
 
 def _names(comparisons: Sequence[Comparison]) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness.compare import compare, compare_all, gate, interleaved, parse_percent
 from harness.compare_charts import comparison_chart, history_chart
-from harness.compare_report import comparison_document, comparison_lines, gate_lines
+from harness.compare_report import comparison_document, comparison_lines, gate_document, gate_lines, no_gate_document
 from harness.contract import HarnessError
 from harness.document import Document, document_markdown
 from harness.document_page import write_document
@@ -38,27 +39,34 @@ def compare_paths(base: Path, news: Sequence[Path], allow_different: bool, out: 
     _write(out, comparison_document(found, intervals=True), comparison_chart(found))
 
 
-def gate_paths(base: Path, new: Path | None, max_slowdown: str, allow_different: bool) -> int:
+def gate_paths(base: Path, new: Path | None, max_slowdown: str, allow_different: bool, summary: Path | None) -> int:
     """Print what the gate says of NEW against BASE, or of BASE's rows against their baselines.
 
     Args:
         base, new: folders of runs, or files of samples.
         max_slowdown: such as `3%`.
         allow_different: compare although the environments differ in what matters.
+        summary: also a file, to whose end the same is added as Markdown; also why nothing could be compared.
 
     Returns:
         the exit code: 0 if all pass, 1 if any fails, 2 if that is undecided.
 
     Raises:
-        HarnessError: one of them cannot be read or compared, or it is no percentage.
+        HarnessError: one of them cannot be read or compared, it is no percentage, or the file cannot be written.
     """
-    allowed = parse_percent(max_slowdown)
-    sides = [load_side(path) for path in (base, new) if path]
-    for side in sides:
-        tell_damage(side)
-    found = compare(sides[0], sides[1], allow_different) if new else interleaved(sides[0])
+    try:
+        allowed = parse_percent(max_slowdown)
+        sides = [load_side(path) for path in (base, new) if path]
+        for side in sides:
+            tell_damage(side)
+        found = compare(sides[0], sides[1], allow_different) if new else interleaved(sides[0])
+    except HarnessError as error:
+        with contextlib.suppress(HarnessError):  # the first one is told
+            _append(summary, no_gate_document(str(error)))
+        raise
     result = gate(found, allowed)
     print_lines(gate_lines(result, found))
+    _append(summary, gate_document(result, found))
     return result.exit_code
 
 
@@ -103,11 +111,21 @@ def _side(path: Path) -> Side:
     return side_of(run)
 
 
+def _append(summary: Path | None, document: Document) -> None:
+    """As Markdown, after whatever stands there: steps of a job write into one file."""
+    if summary:
+        try:
+            with summary.open("a", encoding="utf-8") as file:
+                file.write(("\n\n" if file.tell() else "") + document_markdown(document))
+        except OSError as error:
+            raise HarnessError(f"'{summary}' cannot be written: {error.strerror}; choose another --summary") from error
+
+
 def _write(out: Path | None, document: Document, chart: Chart | None) -> None:
     """As Markdown, or as a page where the file's name ends so."""
     if out:
         try:
-            if out.suffix == ".html":
+            if out.suffix.lower() == ".html":
                 write_document(out, document, [chart] if chart else [])
             else:
                 write_atomically(out, document_markdown(document))

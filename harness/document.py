@@ -1,12 +1,14 @@
-"""What is said in sections, whatever it is written on: Markdown and a terminal are made of the same document."""
+"""What is said in sections, whatever it is written on: Markdown, a terminal and a page are made of one document."""
 
 from __future__ import annotations
 
+import html
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.formatting import inline, markdown_table, plain
+from harness.contract import printable
+from harness.formatting import details, inline, markdown_table, plain
 
 WIDTH = 100  # columns of a table where nobody says how wide it may be
 LEAST = 8  # columns that a cell keeps, however narrow the terminal
@@ -25,6 +27,7 @@ class Section:
         keys: how many of the first columns say which row it is; they are repeated where a table is broken.
         spare: a column that is left out, and named, where a terminal is too narrow; empty for none.
         is_list: its rows are facts: a terminal writes each as a line, `title: first: second | third`.
+        folded: hidden until it is asked for; a terminal does without.
     """
 
     title: str = ""
@@ -34,6 +37,7 @@ class Section:
     keys: int = 1
     spare: str = ""
     is_list: bool = False
+    folded: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,13 @@ def document_markdown(document: Document) -> str:
     for remark in document.remarks:
         lines += [inline(remark), ""]
     for section in document.sections:
-        if section.title:
-            lines += [f"## {inline(section.title)}", ""]
-        for remark in section.remarks:
-            lines += [inline(remark), ""]
+        body = [line for remark in section.remarks for line in (inline(remark), "")]
         if section.header:
-            lines += [*markdown_table(section.header, section.rows), ""]
+            body += [*markdown_table(section.header, section.rows), ""]
+        if section.folded:
+            lines += details(html.escape(printable(section.title)), body[:-1])
+        else:
+            lines += [f"## {inline(section.title)}", "", *body] if section.title else body
     return "\n".join(lines)
 
 
@@ -70,6 +75,8 @@ def document_lines(document: Document, width: int = WIDTH) -> list[str]:
     """The document as printable lines for a terminal, none longer than this many columns."""
     lines = [*document.remarks, ""]
     for section in document.sections:
+        if section.folded:
+            continue
         if section.is_list:
             lines += [f"{section.title}: {first}: {' | '.join(rest)}" for first, *rest in section.rows]
             continue

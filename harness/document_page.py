@@ -28,7 +28,7 @@ def write_document(path: Path, what: document.Document, charts: Sequence[Chart])
             cells = [[_cell(text) for text in row] for row in section.rows]
             blocks.append(page.Grid(section.header, cells, section.title or what.title))
         title = section.title or "To know beside"
-        parts.append(page.Section(f"part-{number}", title, blocks, folded=section.is_list))
+        parts.append(page.Section(f"part-{number}", title, blocks, folded=section.is_list or section.folded))
     page.write_page(path, what.title, what.remarks, parts)
 
 

@@ -212,12 +212,9 @@ def summaries(run: Run, names: Sequence[str]) -> Iterator[Summary]:
         names: of `summary_report.REPORT_COLUMNS`; those that say nothing of any row are left out.
     """
     from harness.report_parts import setting_parts
-    from harness.summary_report import display_row, filled
-    from harness.tables import records
 
     for part in setting_parts(run):
-        shown = [display_row(row, intervals=True) for row in records(part.rows)]
-        columns = filled(names, shown)
+        columns, shown = part.words(names)
         yield Summary(part.title, part.sizes, columns, [[row[column] for column in columns] for row in shown])
 
 

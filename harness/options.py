@@ -83,6 +83,17 @@ choose_data_dir = click.option(
     envvar="HARNESS_DATA_DIR",
     help="Folder of data sets, a sub-folder each. [env: HARNESS_DATA_DIR]",
 )
+choose_file = click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write it: FILE.html as a page, else as Markdown.",
+)
+choose_summary = click.option(
+    "--summary",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.md",
+    help="Also add it to the end of this file as Markdown, for the page of a job.",
+)
 choose_wide = click.option("--wide", is_flag=True, help="Print every column, however wide the terminal is.")
 choose_formats = click.option(
     "--format",

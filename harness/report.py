@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from harness.page import is_available, write_picture
 from harness.report_parts import Part, SettingPart, run_parts, setting_parts
 from harness.schema import TABLES
 from harness.store import Run, load
-from harness.summary_report import REPORT_COLUMNS, display_row, filled
-from harness.tables import records
+from harness.summary_report import REPORT_COLUMNS
 from harness.vega import Chart
 
 UNSEEN = r"\s\x00-\x1f\x7f-\xa0\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff"  # spreadsheets skip it
@@ -44,6 +42,8 @@ def write_report(path: str | Path) -> Run:
         write_atomically(run.path / "report.md", markdown(run, settings, parts, charts))
         if is_available():
             write_html(run, settings, parts, charts, run.path / "report.html")
+        else:
+            (run.path / "report.html").unlink(missing_ok=True)  # an older one would say something else
     except OSError as error:
         raise HarnessError(f"the report cannot be written to '{run.path}': {error.strerror}") from error
     return run
@@ -59,8 +59,7 @@ def markdown(run: Run, settings: Sequence[SettingPart], parts: Sequence[Part], c
     lines = [f"# {inline(run.header['name'])}", ""]
     for number, part in enumerate(settings):
         lines += [f"## {inline(part.title)}", "", inline(part.sizes), ""]
-        shown = [display_row(row, intervals=True) for row in records(part.rows)]
-        columns = filled(REPORT_COLUMNS, shown)
+        columns, shown = part.words(REPORT_COLUMNS)
         lines += markdown_table(columns, [[row[column] for column in columns] for row in shown])
         lines += ["", *part.remarks, "", *_pictures(charts.of_setting.get(number, {})), *part.more]
     lines += _pictures(charts.of_run)
@@ -70,25 +69,28 @@ def markdown(run: Run, settings: Sequence[SettingPart], parts: Sequence[Part], c
 
 
 def _pictures(charts: Mapping[str, Chart]) -> list[str]:
+    """Every picture with its title, which of several it shows, and how to read it."""
     lines = []
     for name, chart in charts.items():
-        lines += [
-            f"![{chart.title}](charts/{name}.svg)",
-            "",
-            f"*{chart.title}.* {chart.reading} {chart.left_out}".strip(),
-            "",
-        ]
+        title = inline(f"{chart.title}, {chart.shown_first}" if chart.shown_first else chart.title)
+        lines += [f"![{title}](charts/{name}.svg)", ""]
+        lines += [" ".join(filter(None, (f"*{title}.*", chart.reading, chart.left_out))), ""]
     return lines
 
 
 def _write_pictures(folder: Path, charts: Charts) -> None:
-    """Every chart as SVG; pictures of an earlier report go."""
+    """Every chart as SVG; pictures of an earlier report go, and nothing else."""
+    found = charts.by_name
+    if found:
+        folder.mkdir(exist_ok=True)
+    for name, chart in found.items():
+        write_picture(folder / f"{name}.svg", chart)
     if folder.is_dir():
-        shutil.rmtree(folder)
-    if found := charts.by_name:
-        folder.mkdir()
-        for name, chart in found.items():
-            write_picture(folder / f"{name}.svg", chart)
+        for picture in folder.glob("*.svg"):
+            if picture.stem not in found:
+                picture.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _inert(table: pd.DataFrame) -> pd.DataFrame:

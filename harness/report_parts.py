@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,6 @@ from harness.formatting import (
     long_table,
     markdown_table,
     on_device,
-    percentage,
     seconds,
 )
 from harness.limit_report import LIMIT_READING, limit_lines
@@ -27,7 +27,18 @@ from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
 from harness.shapes import RAGGED_COLUMNS, is_swept, place_of, ragged_rows, setting_of, shapes_table
 from harness.stats import samples_needed
 from harness.store import Run
-from harness.summary_report import disagreement, legend, noise, ordered, setting, visibility
+from harness.summary_report import (
+    disagreement,
+    display_row,
+    filled,
+    legend,
+    noise,
+    ordered,
+    precision_words,
+    ratio_words,
+    setting,
+    visibility,
+)
 from harness.tables import PERCENTILES, by_setting, of_setting, records
 
 MOST_NAMED = 20  # trials that ended alike
@@ -52,6 +63,11 @@ class SettingPart:
     latency: pd.DataFrame
     remarks: list[str]
     more: list[str]
+
+    def words(self, names: Sequence[str]) -> tuple[list[str], list[dict[str, str]]]:
+        """The rows in words, with both ends of intervals, and those of the columns that say something of any row."""
+        shown = [display_row(row, intervals=True) for row in records(self.rows)]
+        return filled(names, shown), shown
 
 
 @dataclass(frozen=True)
@@ -235,9 +251,9 @@ def _compared(row: dict[str, Any]) -> str:
     """The ratio with its interval and verdict, and whether the row's interval is as narrow as was wanted."""
     parts = []
     if not pd.isna(row["verdict"]):
-        parts = [f"{row['ratio']:.3f}× ({row['ratio_low']:.3f}–{row['ratio_high']:.3f})", row["verdict"]]
+        parts = [ratio_words(row["ratio"], row["ratio_low"], row["ratio_high"], digits=3), row["verdict"]]
     if not math.isnan(row["half_width"]):
-        parts.append(f"±{percentage(row['half_width'])}" + ("" if row["precision_met"] else ", target not met"))
+        parts.append(precision_words(row["half_width"], row["precision_met"]))
     return ", ".join(parts) or NONE
 
 

@@ -121,13 +121,25 @@ def display_row(row: dict[str, Any], intervals: bool) -> dict[str, str]:
     }
 
 
+def ratio_words(value: float, low: float, high: float, digits: int = 2) -> str:
+    """A ratio with both ends of its interval, if they are known: `0.47× (0.45–0.50)`."""
+    if math.isnan(value):
+        return NONE
+    return f"{value:.{digits}f}×" + ("" if math.isnan(low) else f" ({low:.{digits}f}–{high:.{digits}f})")
+
+
+def precision_words(half_width: float, is_met: bool) -> str:
+    """Half of an interval, and whether it is as narrow as was wanted: `±6.4 %, target not met`."""
+    return NONE if math.isnan(half_width) else f"±{percentage(half_width)}" + ("" if is_met else ", target not met")
+
+
 def _ratio(row: dict[str, Any], name: str, intervals: bool) -> str:
     if row["variant"] == row["baseline"]:
         return NONE if row["is_floor"] else "baseline"
     value, low, high = (row[name + end] for end in ("", "_low", "_high"))
-    if math.isnan(value):
-        return NONE
-    return f"{value:.2f}× ({low:.2f}–{high:.2f})" if intervals else f"{value:.2f}× {percent(low, high)}".strip()
+    if intervals or math.isnan(value):
+        return ratio_words(value, low, high)
+    return f"{value:.2f}× {percent(low, high)}".strip()
 
 
 def _verdict(row: dict[str, Any], scenario: str, starred: bool) -> str:
@@ -139,10 +151,9 @@ def _verdict(row: dict[str, Any], scenario: str, starred: bool) -> str:
 
 
 def _precision(row: dict[str, Any], scenario: str) -> str:
-    half = row[f"{scenario}_half_width"]
-    if math.isnan(half) or pd.isna(row[f"{scenario}_verdict"]):
+    if pd.isna(row[f"{scenario}_verdict"]):
         return NONE
-    return f"±{percentage(half)}" + ("" if row[f"{scenario}_precision_met"] else ", target not met")
+    return precision_words(row[f"{scenario}_half_width"], row[f"{scenario}_precision_met"])
 
 
 def _score(row: dict[str, Any], intervals: bool) -> str:

@@ -208,8 +208,11 @@ def by_setting(table: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a table, by column name."""
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+    """The rows of a table, by column name, of Python's own types."""
+    names = [str(name) for name in table.columns]
+    columns = [table.iloc[:, place].tolist() for place in range(len(names))]
+    rows = zip(*columns, strict=True) if columns else [()] * len(table)
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def instance_calls(samples: pd.DataFrame) -> dict[Of, dict[estimates.Key, list[float]]]:

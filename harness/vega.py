@@ -30,7 +30,7 @@ Spec = dict[str, Any]
 Rows = list[dict[str, Any]]
 
 LOG: Spec = {"type": "log", "nice": False, "padding": 16}
-BY_LEGEND: Spec = {"type": "point", "fields": ["variant"]}  # what a click in the legend picks
+EVERY = "all"  # of a list of variants
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,18 @@ class Chart:
     left_out: str = ""
 
     @property
+    def shown_first(self) -> str:
+        """Of what can be chosen, what is shown until somebody does: `single-stream`; empty where there is no choice."""
+        chosen = [param["value"] for param in self.spec.get("params", []) if "bind" in param]
+        return ", ".join(value for value in chosen if value != EVERY)
+
+    @property
     def static(self) -> Spec:
-        """The specification for a picture: a fixed width, and nothing to choose with."""
+        """The specification for a picture: a fixed width, nothing to choose with, and what is shown in words."""
         spec = copy.deepcopy(self.spec) | {"width": STATIC_WIDTH}
         for chosen in spec.get("params", []):
             chosen.pop("bind", None)
-        return spec
+        return spec | ({"title": {"text": self.shown_first, "anchor": "start"}} if self.shown_first else {})
 
 
 def spec_of(rows: Rows, **parts: Any) -> Spec:
@@ -128,10 +134,16 @@ def nominal(name: str) -> Spec:
 
 
 def variant_colours(shown: Sequence[str]) -> Spec:
-    """The colours of variants, with a legend below, which a narrow page can hold."""
+    """The colours of variants, whichever of them a chart shows at the moment, with a legend below."""
     scheme = "tableau10" if len(shown) <= 10 else "tableau20"
     legend = {"orient": "bottom", "title": None, "labelLimit": 220}
-    return {**nominal("variant"), "sort": texts(shown), "scale": {"scheme": scheme}, "legend": legend}
+    return {**nominal("variant"), "scale": {"domain": texts(shown), "scheme": scheme}, "legend": legend}
+
+
+def first_variants(rows: Rows, order: Sequence[str]) -> list[str]:
+    """The variants of rows, in the order of the tables, so many as a reader can tell apart."""
+    there = {row["variant"] for row in rows}
+    return [name for name in order if name in there][:MOST_LINES]
 
 
 def latency_axis(field: str, title: str) -> Spec:
@@ -145,14 +157,14 @@ def range_along(channel: str, name: str, axis: Mapping[str, Any]) -> Spec:
     return {channel: dict(axis) | {"field": f"{name}_low"}, f"{channel}2": {"field": f"{name}_high"}}
 
 
-def ends(row: Mapping[str, Any], name: str, *columns: str) -> dict[str, Any]:
-    """The ends of a row's interval, or its value where it has none."""
+def ends(row: Mapping[str, Any], name: str, *columns: str, logarithmic: bool = True) -> dict[str, Any]:
+    """The ends of a row's interval, or its value where it has none or where a logarithmic axis has no place for it."""
     value, low, high = columns or (name, f"{name}_low", f"{name}_high")
-    return {f"{name}_low": _or(row[low], row[value]), f"{name}_high": _or(row[high], row[value])}
 
+    def end(column: str) -> Any:
+        return row[value] if math.isnan(row[column]) or (logarithmic and row[column] <= 0) else row[column]
 
-def _or(end: float, value: float) -> float:
-    return value if math.isnan(end) or end <= 0 else end
+    return {f"{name}_low": end(low), f"{name}_high": end(high)}
 
 
 def tooltip(*names: str) -> list[Spec]:

@@ -11,6 +11,15 @@ from typing import Any
 from harness.schema import PROCESS_COLUMNS, TRIAL_COLUMNS
 from harness.store import RunFolder
 
+SETTING = (
+    "task",
+    "architecture",
+    "hidden_size",
+    "num_layers",
+    "device",
+    "dtype",
+    "threads",
+)  # of all a variant's trials
 Key = tuple[int, int, int]  # slice, process, instance
 JITTER = (-2, -1, 0, 1, 2)  # of five processes, in units of a spread
 HALF = 2.7764451051977987 / math.sqrt(2)  # of their interval, in the same units: Student's t(4) times √2.5 / √5
@@ -153,7 +162,7 @@ def write_run(
         ends.append(end)
 
     for timed in variants:
-        own = {name: timed.row[name] for name in ("task", "architecture") if name in timed.row}
+        own = {name: timed.row[name] for name in SETTING if name in timed.row}
         add("parity", timed, {}, **own)
         add("latency", timed, timed.medians, **timed.row)
     for timed in variants:

@@ -99,6 +99,48 @@ def test_a_click_on_a_heading_sorts_by_its_number_and_another_turns_the_order_ro
     assert opened.page.locator(".grid thead th[aria-sort]").get_attribute("aria-sort") == "descending"
 
 
+def test_a_column_of_names_is_sorted_as_names_whatever_digits_are_in_them(
+    browser: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    names = ["a@r", "m1@r", "lstm2@r", "gru16@r", "gru8x@r", "lstm-b@r"]
+    run = write_run(tmp_path_factory.mktemp("names") / "run", *(Timed(name, five(1e-3, 0.001)) for name in names))
+    write_report(run)
+    opened = Opened(browser, run / "report.html")
+    opened.page.locator(".grid thead button").first.click()
+    assert opened.column("variant") == ["a@r", "gru8x@r", "gru16@r", "lstm-b@r", "lstm2@r", "m1@r"]
+
+
+def test_what_is_chosen_in_a_chart_stays_chosen_in_another_theme(browser: Any, tutorial: Path) -> None:
+    page = Opened(browser, tutorial).page
+    choice = page.locator(".picture select").first
+    choice.select_option("offline")
+    page.locator("#theme").click()
+    page.wait_for_selector("html[data-drawn=yes]", state="attached")
+    assert page.locator(".picture select").first.input_value() == "offline"
+
+
+def test_the_numbers_of_a_chart_can_be_read_without_seeing_it(browser: Any, made_up: Path) -> None:
+    page = Opened(browser, made_up).page
+    numbers = page.locator(".numbers").first
+    assert numbers.locator("table").count() == 0
+    numbers.locator("summary").click()
+    numbers.locator("table").wait_for()
+    assert numbers.locator("tbody tr").count() == 2
+    assert "b@r" in numbers.inner_text()
+    assert page.locator(".chart").first.get_attribute("aria-describedby") == page.locator(
+        "figcaption p"
+    ).first.get_attribute("id")
+
+
+def test_the_name_of_a_column_stays_above_it_when_the_table_is_moved(browser: Any, tutorial: Path) -> None:
+    page = Opened(browser, tutorial, viewport={"width": 390, "height": 844}).page
+    page.locator(".grid .scroll").evaluate("scroll => { scroll.scrollLeft = 300; }")
+    lefts = page.locator(".grid thead th:first-child, .grid tbody tr:first-child th").evaluate_all(
+        "all => all.map(cell => cell.getBoundingClientRect().left)"
+    )
+    assert lefts[0] == lefts[1] >= 0
+
+
 def test_the_keyboard_alone_sorts_too(browser: Any, made_up: Path) -> None:
     opened = Opened(browser, made_up)
     opened.page.get_by_role("button", name="single-stream", exact=True).focus()
@@ -184,8 +226,8 @@ def test_a_command_can_be_copied_that_narrows_the_run_to_a_row_and_its_baseline(
     page = Opened(browser, tutorial).page
     page.locator("#reproduce > summary").click()
     commands = page.locator("#reproduce code").all_inner_texts()
-    wanted = "harness run tutorial --models hand-lstm,torch-lstm --runtimes onnxruntime,eager --tasks mnist-rows"
-    assert wanted in commands
+    wanted = "harness run tutorial --models torch-lstm,hand-lstm --runtimes eager,onnxruntime --tasks mnist-rows"
+    assert f"{wanted} --baselines torch-lstm@eager" in commands
 
 
 def test_a_link_opens_what_is_folded(browser: Any, tutorial: Path) -> None:

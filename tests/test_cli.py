@@ -763,6 +763,39 @@ def test_the_gate_holds_one_interleaved_runs_interpreters_against_the_first(runs
     assert "a@r[old]," not in sound.stdout + slow.stdout
 
 
+def test_the_gate_adds_what_it_says_to_the_page_of_a_job(runs: Path) -> None:
+    two_runs(1.5, 0.001)
+    Path("page.md").write_text("# Built", encoding="utf-8")
+    plain = harness("gate", "base", "new", "--max-slowdown", "3%")
+    results = [harness("gate", "base", "new", "--max-slowdown", "3%", "--summary", name) for name in ("page.md",) * 2]
+    assert [(result.exit_code, result.stdout) for result in results] == [(1, plain.stdout)] * 2
+    text = Path("page.md").read_text(encoding="utf-8")
+    assert text.startswith("# Built\n\n# Gate: fail\n\nat most 3 % slower: 2 fail\n")
+    assert text.count("\n\n# Gate: fail\n") == 2
+    harness("gate", "base", "new", "--max-slowdown", "60%", "--summary", "new.md")
+    assert Path("new.md").read_text(encoding="utf-8").startswith("# Gate: pass\n")
+
+
+def test_a_gate_that_could_not_look_says_so_on_the_page_of_a_job_too(runs: Path) -> None:
+    write_run(Path("base"), Timed("a@r", five(0.001)))
+    write_run(Path("new"), Timed("a@r", five(0.001, 0.001)), environment=OTHER)
+    result = harness("gate", "base", "new", "--max-slowdown", "3%", "--summary", "page.md")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    text = Path("page.md").read_text(encoding="utf-8")
+    assert text.startswith("# Gate: undecided\n\nnothing was compared: what matters differs: machine: ")
+    unwritable = harness("gate", "base", "new", "--max-slowdown", "3%", "--summary", "nowhere/page.md")
+    assert unwritable.stderr == result.stderr
+
+
+def test_a_page_of_a_job_that_cannot_be_written_opens_no_gate(runs: Path) -> None:
+    two_runs(1.0, 0.001)
+    result = harness("gate", "base", "new", "--max-slowdown", "3%", "--summary", "nowhere/page.md")
+    assert result.exit_code == 2
+    assert "2 pass" in result.stdout
+    said = "harness: 'nowhere/page.md' cannot be written: No such file or directory; choose another --summary\n"
+    assert result.stderr == said
+
+
 def test_a_gate_that_compared_nothing_is_not_open(runs: Path) -> None:
     write_run(Path("alone"), Timed("a@r", five(0.001)))
     result = harness("gate", "alone", "--max-slowdown", "3%")

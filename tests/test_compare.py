@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
@@ -21,6 +22,7 @@ from harness.compare import (
     INTERLEAVED,
     SEPARATE,
     Comparison,
+    GateResult,
     GateRow,
     Row,
     compare,
@@ -29,7 +31,15 @@ from harness.compare import (
     interleaved,
     parse_percent,
 )
-from harness.compare_report import TOGETHER, comparison_document, comparison_lines, gate_lines
+from harness.compare_report import (
+    GATE_READING,
+    TOGETHER,
+    comparison_document,
+    comparison_lines,
+    gate_document,
+    gate_lines,
+    no_gate_document,
+)
 from harness.document import WIDTH, document_markdown
 from harness.samples import SAMPLE_COLUMNS
 from harness.schema import INSTANCE_COLUMNS, PROCESS_COLUMNS, STATUSES, TRIAL_COLUMNS
@@ -770,8 +780,10 @@ def test_the_gate_passes_fails_or_says_that_it_does_not_know(
     result = gate(compare(*sides(ratio, spread)), 0.03)
     assert [row.outcome for row in result.rows] == [outcome]
     assert result.exit_code == code
-    assert f"{ratio:.3f}× (" in result.rows[0].why
-    assert ("; " in result.rows[0].why) is (outcome == "undecided")
+    assert result.outcome == outcome
+    assert result.rows[0].ratio.startswith(f"{ratio:.3f}× (")
+    limit = {"pass": "shown to be under the limit", "fail": "shown to be over the limit"}
+    assert (result.rows[0].why == limit.get(outcome)) is (outcome != "undecided")
 
 
 def test_one_row_that_fails_fails_the_gate_and_one_that_is_undecided_leaves_it_open() -> None:
@@ -788,7 +800,66 @@ def test_one_row_that_fails_fails_the_gate_and_one_that_is_undecided_leaves_it_o
     assert gate(compare(run(*base[:2]), run(*new[:2])), 0.03).exit_code == 2
     lines = gate_lines(result, compared)
     assert all(str(drift) in " ".join(" ".join(lines).split()) for drift in compared.drift)
-    assert lines[-1] == "at most 3 % slower: 1 pass, 1 undecided, 1 fail"
+    words = [line.split()[0] for line in lines if line[:1].isalpha()]
+    assert words[:3] == ["fail", "undecided", "pass"]
+    assert lines[-1] == "at most 3 % slower: 1 fail, 1 undecided, 1 pass"
+
+
+def three_outcomes() -> tuple[GateResult, Comparison]:
+    """Rows `a`, which passes, `b`, which is undecided, and `c`, which fails; Python changed."""
+    base = [timed(name, by_process(1.0, 1.001, 1.002), {}) for name in "abc"]
+    new = [timed("a", by_process(1.0, 1.001, 1.002), {}), timed("b", by_process(0.5, 1.0, 1.5), {})]
+    slow = timed("c", by_process(2.0, 2.001, 2.002), {})
+    compared = compare(run(*base), run(*new, slow, environment=MACHINE | {"python": "3.12.1"}))
+    return gate(compared, 0.03), compared
+
+
+def test_a_page_of_a_job_has_the_outcome_first_then_what_failed_then_what_changed_then_folded_details() -> None:
+    text = document_markdown(gate_document(*three_outcomes()))
+    assert text.startswith(
+        "# Gate: fail\n\nat most 3 % slower: 1 fail, 1 undecided, 1 pass\n\nBASE is run, NEW is run.\n"
+    )
+    folded = "<details><summary>t on cpu: I=3 H=6 L=1, float32, 1 thread a call, compute</summary>"
+    parts = ("| outcome | row | NEW / BASE | why |", "| fail | c, ", "| undecided | b, ", "| pass | a, ", "canary")
+    places = [text.index(part) for part in (*parts, "| python | 3.11.9 | 3.12.1 |", folded, "How to read it")]
+    assert places == sorted(places)
+    assert re.search(r"\| 1\.999× \(1\.\d{3}–2\.\d{3}\) \| shown to be over the limit \|", text)
+    assert text.count("<details>") == text.count("</details>") == 2
+    assert text.index("| c | single-stream 1×5 | 1 s | 2 s |") > text.index(folded)
+
+
+def test_a_terminal_and_the_page_of_a_job_say_the_same() -> None:
+    result, compared = three_outcomes()
+    document = gate_document(result, compared)
+    printed = " ".join(" ".join(gate_lines(result, compared)).split())
+    for section in document.sections:
+        for row in section.rows if not section.folded else ():
+            assert all(cell in printed for cell in row), row
+        assert all(said in printed for said in section.remarks if not section.folded)
+    assert document.remarks[0] in printed
+
+
+def test_a_page_of_a_job_says_what_every_outcome_and_exit_code_means() -> None:
+    result, compared = three_outcomes()
+    for row in result.rows:
+        assert any(said.startswith(f"{row.outcome}: ") for said in GATE_READING)
+    assert [digit for digit in GATE_READING[-1] if digit.isdigit()] == ["0", "1", "2"]
+    assert gate_document(result, compared).sections[-1].remarks == GATE_READING
+
+
+def test_of_more_rows_than_anybody_reads_the_first_500_are_shown_what_fails_before_all() -> None:
+    names = [f"v{number}" for number in range(502)]
+    base = run(*(timed(name, by_process(1.0, 1.001), {}) for name in names))
+    new = run(*(timed(name, by_process(1.0, 1.001), {}) for name in names[:-1]))
+    compared = compare(base, new)
+    rows = gate_document(gate(compared, 0.03), compared).sections[0]
+    assert (len(rows.rows), rows.rows[0][0], rows.remarks) == (500, "fail", ("The first 500 of 502 rows.",))
+
+
+def test_a_gate_that_could_not_look_is_undecided_and_says_why() -> None:
+    text = document_markdown(no_gate_document("what matters differs"))
+    assert text.startswith("# Gate: undecided\n\nnothing was compared: what matters differs\n")
+    assert "its exit code is 2" in text
 
 
 @pytest.mark.parametrize("how", ["missing", "crashed", "no samples"])
@@ -827,7 +898,7 @@ def test_a_row_that_the_base_run_never_reached_leaves_the_gate_undecided() -> No
 def why(result_rows: tuple[GateRow, ...]) -> str:
     (row,) = result_rows
     assert row.outcome == "undecided"
-    return row.why.split("; ")[1]
+    return row.why
 
 
 def test_an_undecided_row_says_how_much_more_measuring_would_decide() -> None:

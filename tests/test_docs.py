@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import dataclasses
 import importlib.util
 import inspect
@@ -18,6 +19,7 @@ import click
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from workflows import read_yaml
 
 import harness
 from harness import capacity, cli, columns, formats, hookspecs, samples, schema, store, suite, tables
@@ -277,8 +279,8 @@ class TestExamples:
     def test_name_only_commands_and_options_that_exist(self, page: Path) -> None:
         text = page.read_text(encoding="utf-8")
         for words, block, _ in fences(text):
-            if words[0] in ("console", "bash", "sh"):
-                for arguments in invocations(block):
+            for script in scripts(words[0], block):
+                for arguments in invocations(script):
                     parse(arguments)
         for name in re.findall(r"`harness ([a-z]\S*?)[ `]", without_fences(text)):
             assert name in cli.main.commands
@@ -287,6 +289,83 @@ class TestExamples:
         with pytest.raises(click.UsageError, match="--modles"):
             parse(["run", "--modles", "a"])
         assert list(invocations("$ cd x && .venv/bin/harness run --quiet  # ends soon\n")) == [["run", "--quiet"]]
+
+
+def scripts(language: str, block: str) -> list[str]:
+    """The shell lines of a block: all of it, or what the steps of a workflow run."""
+    if language == "yaml":
+        return [
+            step["run"] for job in read_yaml(block).get("jobs", {}).values() for step in job["steps"] if "run" in step
+        ]
+    return [block] if language in ("console", "bash", "sh") else []
+
+
+WORKFLOWS = {f"docs/ci.md:{line}": text for words, text, line in fences(text_of("ci.md")) if words == ["yaml"]} | {
+    title(path): path.read_text(encoding="utf-8") for path in (ROOT / ".github").rglob("*.yml")
+}
+
+
+class TestContinuousIntegration:
+    @pytest.mark.parametrize("name", WORKFLOWS)
+    def test_a_workflow_has_jobs_of_steps_that_either_run_something_or_use_an_action_of_one_version(
+        self, name: str
+    ) -> None:
+        found = read_yaml(WORKFLOWS[name])
+        assert set(found) <= {"name", "on", "permissions", "concurrency", "jobs"}
+        assert {"name", "on", "permissions", "jobs"} <= set(found)
+        for job in found["jobs"].values():
+            assert {"runs-on", "timeout-minutes", "steps"} <= set(job)
+            for step in job["steps"]:
+                assert len({"run", "uses"} & set(step)) == 1, step
+                assert set(step) <= {"name", "if", "env", "with", "run", "uses"}
+                assert re.fullmatch(r"actions/[\w/-]+@v\d+", step.get("uses", "actions/x@v1"))
+
+    def test_what_a_reader_pastes_measures_then_gates_and_shows_it_on_the_page_of_the_job(self) -> None:
+        pasted = [text for name, text in WORKFLOWS.items() if name.startswith("docs/")]
+        assert len(pasted) == 2
+        for text in pasted:
+            commands = [arguments for script in scripts("yaml", text) for arguments in invocations(script)]
+            assert [arguments[0] for arguments in commands] == ["run", "gate"]
+            assert commands[1][commands[1].index("--summary") + 1] == "$GITHUB_STEP_SUMMARY"
+        assert [both.count("--python") for both in pasted] == [2, 0]
+
+    def test_a_command_that_does_not_exist_is_found_in_a_workflow_too(self) -> None:
+        step = "      - run: |\n          harness rum a.toml \\\n            --out b\n"
+        (script,) = scripts("yaml", f"jobs:\n  a:\n    steps:\n{step}")
+        with pytest.raises(click.UsageError, match="rum"):
+            parse(next(invocations(script)))
+
+    @pytest.mark.parametrize(
+        "text", ["a:\n\tb: c", "a: 1\na: 2", "a:\n  b: c\n d: e", "- a\nb: c", "a: b: c", 'a: "b', "a: [b", "a"]
+    )
+    def test_what_is_no_yaml_is_refused(self, text: str) -> None:
+        with pytest.raises(ValueError, match=r"line \d"):
+            read_yaml(text)
+
+    def test_this_projects_own_workflow_runs_every_environment_of_tox_and_can_be_called(self) -> None:
+        found = read_yaml(WORKFLOWS[".github/workflows/tests.yml"])
+        ini = configparser.ConfigParser()
+        ini.read(ROOT / "tox.ini", encoding="utf-8")
+        assert found["jobs"]["tox"]["strategy"]["matrix"]["env"] == ini["tox"]["env_list"].split(", ")
+        assert set(found["on"]) == {"push", "pull_request", "workflow_call"}
+        installed = next(script for script in scripts("yaml", WORKFLOWS[".github/workflows/tests.yml"]))
+        assert installed == "python -m pip install -c constraints.txt tox"
+        assert f".venv/bin/{installed}".replace("install", "install --quiet") in (ROOT / ".ci/run").read_text()
+
+    def test_the_suite_on_the_page_is_one(self) -> None:
+        (text,) = [code for words, code, _ in fences(text_of("ci.md")) if words == ["toml"]]
+        assert suite.parse_suite(text, "ci.md").latency.max_slices == 20
+
+    def test_what_each_way_can_see_is_what_was_measured(self) -> None:
+        measured = [
+            [re.sub(r" \(.*\)", "", cell) for cell in row.split(" | ")[1:]]
+            for name in ("one run, two interpreters, 5 to 10 slices", "two runs of 5 processes")
+            for row in re.findall(rf"^\| ({name} \| .*) \|$", text_of("methodology.md"), re.MULTILINE)
+        ]
+        head = text_of("ci.md").partition("\n## ")[0]
+        names = ("identical code: interval excludes 1", "2 % slower: found", "5 % slower: found", "half of an interval")
+        told = [re.findall(rf"^\| {name} \| (.+) \| (.+) \|$", head, re.MULTILINE) for name in names]
+        assert [list(cells) for (cells,) in told] == [list(pair) for pair in zip(*measured, strict=True)]
 
 
 def invocations(block: str) -> Iterator[list[str]]:
@@ -350,15 +429,52 @@ def test_no_file_holds_a_merge_that_was_left_undone() -> None:
             assert not line.startswith(("<" * 7, ">" * 7)), path
 
 
-def test_every_number_in_the_readmes_tables_is_in_a_published_report() -> None:
+@pytest.mark.parametrize(("page", "reports", "count"), [("README.md", "*", 48), ("docs/tutorial.md", "tutorial", 8)])
+def test_every_number_in_a_pages_tables_is_in_a_published_report(page: str, reports: str, count: int) -> None:
     known: dict[str, set[str]] = {}
-    for report in (ROOT / "results" / "reference").glob("*/report.md"):
+    for report in (ROOT / "results" / "reference").glob(f"{reports}/report.md"):
         for variant, cells in variant_rows(report):
             known.setdefault(variant, set()).update(cells)
-    told = variant_rows(ROOT / "README.md")
-    assert len(told) > 30
+    told = variant_rows(ROOT / page)
+    assert len(told) >= count
     for variant, cells in told:
         assert set(cells) <= known[variant], variant
+
+
+TUTORIAL = ROOT / "results" / "reference" / "tutorial" / "report.md"
+MEASURED = re.compile(r"(?<![\d.,])\d[\d,]*(?:\.\d+)? ?(?:[µm]s\b|[%×])")  # a number with its unit
+
+
+class TestTheTutorial:
+    def test_says_nothing_that_was_measured_but_what_its_report_says(self) -> None:
+        told, known = (
+            MEASURED.findall(without_fences(text)) for text in (text_of("tutorial.md"), TUTORIAL.read_text("utf-8"))
+        )
+        assert len(told) > 80
+        assert set(told) - set(known) == set()
+
+    def test_explains_every_column_of_a_row_as_it_was_published(self) -> None:
+        text = text_of("tutorial.md")
+        (variant,) = re.findall(r"^`(.+)`:$", section(text, "One row, from left to right"), re.MULTILINE)
+        told = re.findall(
+            r"^\| ([^|]+) \| ([^|]+) \| [^|]+ \|$", section(text, "One row, from left to right"), re.MULTILINE
+        )
+        (header,) = re.findall(r"^\| variant \| (parity .+) \|$", text, re.MULTILINE)
+        (cells,) = (cells for name, cells in variant_rows(ROOT / "docs" / "tutorial.md") if name == variant)
+        published = dict(zip(header.split(" | "), cells, strict=True))
+        explained = dict(told[2:])
+        assert explained.items() <= published.items()
+        assert set(published) - set(explained) == {"end-to-end vs baseline", "offline seq/s"}  # as those beside them
+
+    def test_has_the_equations_and_the_step_of_the_code(self) -> None:
+        source = (ROOT / "plugins" / "hand" / "src" / "harness_hand" / "lstm.py").read_text(encoding="utf-8")
+        code = {" ".join(line.partition("  #")[0].split()) for line in source.splitlines()}
+        shown = [
+            line for words, text, _ in fences(text_of("tutorial.md")) if words == ["text"] for line in text.splitlines()
+        ]
+        assert len([line for line in shown if line]) == 12
+        for line in filter(None, shown):
+            assert " ".join(line.partition("  #")[0].split()) in code, line
 
 
 def variant_rows(path: Path) -> list[tuple[str, list[str]]]:

@@ -35,6 +35,18 @@ def test_a_section_is_a_title_sentences_and_aligned_columns_on_a_terminal_and_a_
     ]
 
 
+def test_what_is_folded_is_details_in_markdown_whose_title_acts_as_little_as_any_text() -> None:
+    section = Section("<b>More</b>\n", ("Said.",), ("name",), (("a",),), folded=True)
+    assert document_markdown(Document("Whole", (), (section,))).splitlines() == [
+        *("# Whole", "", "<details><summary>&lt;b&gt;More&lt;/b&gt;</summary>", "", "Said.", ""),
+        *("| name |", "| --- |", "| a |", "", "</details>"),
+    ]
+
+
+def test_a_terminal_does_without_what_is_folded() -> None:
+    assert lines_of(Section("More", ("Said.",), folded=True), LIST) == ["First.", "", "Changed: python: 3.11 | 3.12"]
+
+
 def test_a_section_without_a_title_or_a_table_is_its_sentences() -> None:
     assert lines_of(Section(remarks=("One.", "Two."))) == ["First.", "", "One.", "Two."]
 

@@ -60,6 +60,26 @@ def test_a_cell_that_tells_of_a_failure_is_marked_and_what_is_missing_is_not(tmp
     assert "it fell" in text
 
 
+def test_a_failure_stays_one_with_another_baseline_and_a_missed_target_too(tmp_path: Path) -> None:
+    wide = (
+        Timed("a@r", five(1e-3, 0.1)),
+        Timed("b@s", five(5e-4, 0.0)),
+        Timed("c@r", status="crashed", reason="it fell"),
+    )
+    found = re.search(r'class="others">(.*?)</script>', report_of(tmp_path / "run", *wide), re.DOTALL)
+    assert found
+    others = json.loads(found[1])["b@s"]
+    assert others["c@r"]["single-stream"] == {"text": "crashed", "sort": "", "tone": "bad"}
+    assert others["a@r"]["precision"]["text"].endswith(", target not met")
+
+
+def test_what_one_process_leaves_unknown_is_not_written_as_nan(tmp_path: Path) -> None:
+    once = (Timed("a@r", {(1, 11, 1): 1e-3}), Timed("b@s", {(1, 12, 1): 2e-3}))
+    text = report_of(tmp_path / "run", *once)
+    assert "2.00×" in row_of(text, "b@s")
+    assert not re.search(r"\bnan\b", text.partition("<script>")[0])
+
+
 def test_cells_are_sorted_by_what_was_measured_and_not_by_how_it_is_written(tmp_path: Path) -> None:
     found = re.search(r'data-sort="([^"]*)"[^>]*>500 µs', row_of(report_of(tmp_path / "run"), "b@s"))
     assert found
@@ -83,12 +103,24 @@ class TestCommands:
         found = commands(
             report_of(tmp_path / "run", **ran("quick", "--models", "a,b", "--seeds=2", "--out=x", "--quiet"))
         )
-        assert found["b@s on t"] == "harness run quick --seeds=2 --models b,a --runtimes s,r --tasks t"
-        assert found["a@r on t"] == "harness run quick --seeds=2 --models a --runtimes r --tasks t"
-        assert found["the whole run"] == "harness run quick --models a,b --seeds=2 --out=x --quiet"
+        assert found["b@s on t"] == "harness run quick --seeds=2 --models a,b --runtimes r,s --tasks t --baselines a@r"
+        assert found["a@r on t"] == "harness run quick --seeds=2 --models a --runtimes r --tasks t --baselines a@r"
+        assert found["the whole run"] == "harness run quick --models a,b --seeds=2"
 
     def test_the_versions_come_first(self, tmp_path: Path) -> None:
-        assert commands(report_of(tmp_path / "run"))["the versions"] == "pip install rnn-harness==0.1.0"
+        versions = {"rnn-harness": "0.1.0", "torch": "2.13.0+cpu", "numpy": "2.4.6"}
+        facts = ENVIRONMENT | {"versions": versions, "commit": "abc"}
+        text = report_of(tmp_path / "run", environment=facts)
+        assert commands(text)["the versions"] == "pip install torch==2.13.0 numpy==2.4.6"
+        assert "Measured with rnn-harness 0.1.0, commit abc; install that first." in text
+        assert "torch 2.13.0+cpu" in text
+
+    def test_a_setting_of_a_sweep_is_one_value_of_it(self, tmp_path: Path) -> None:
+        timed = [Timed("a@r", five(1e-3, 0.001), {"hidden_size": size}) for size in (6, 12)]
+        suite = {"latency": {}, "sweep": {"hidden_size": [6, 12], "batch": [1, 2]}}
+        found = commands(report_of(tmp_path / "run", *timed, suite=suite, **ran("sweep.toml")))
+        row = next(command for what, command in found.items() if "H=12" in what)
+        assert row.endswith("--baselines a@r --sweep hidden-size=12")
 
     def test_what_a_shell_would_act_on_is_quoted(self, tmp_path: Path) -> None:
         found = commands(report_of(tmp_path / "run", **ran("my suite; rm -rf ~.toml")))
@@ -170,3 +202,22 @@ def test_without_the_extra_there_are_tables_and_words_and_no_pictures(
     assert "](charts/" not in (run / "report.md").read_text(encoding="utf-8")
     assert not (run / "report.html").exists()
     assert not (run / "charts").exists()
+
+
+def test_what_an_earlier_report_left_goes_and_what_others_put_there_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = write_run(tmp_path / "run", *PAIR)
+    write_report(run)
+    (run / "charts" / "mine.txt").write_text("mine", encoding="utf-8")
+    monkeypatch.setattr(page, "NEEDED", ("a_package_that_nobody_has",))
+    write_report(run)
+    assert not (run / "report.html").exists()
+    assert [path.name for path in (run / "charts").iterdir()] == ["mine.txt"]
+
+
+def test_more_variants_than_can_be_baselines_are_told_of(tmp_path: Path) -> None:
+    timed = [Timed(f"{'a' if number == 0 else f'v{number}'}@r", five(1e-3, 0.001)) for number in range(26)]
+    text = report_of(tmp_path / "run", *timed)
+    assert 'class="baseline"' not in text
+    assert "Another baseline of lstm cannot be chosen" in text

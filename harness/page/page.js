@@ -1,10 +1,12 @@
 "use strict";
 (() => {
   const root = document.documentElement;
+  const NARROW = matchMedia("(max-width: 40rem)");
+  const MOST_NUMBERS = 500;
 
   // ---------------------------------------------------------------- tables: sort, filter, another baseline
   const POWERS = { "": 1, n: 1e-9, "µ": 1e-6, m: 1e-3, k: 1e3, K: 1e3, M: 1e6, G: 1e9, Ki: 1024, Mi: 1024 ** 2, Gi: 1024 ** 3 };
-  const NUMBER = /^[^\d–-]*([+-]?[\d,]*\.?\d+)\s?(Ki|Mi|Gi|[nµmkKMG])?(?=$|[^a-zA-Zµ]|s\b|B|FLOP|J|b)/;
+  const NUMBER = /^(?:≤ |±|at least |ok )?([+-]?[\d,]*\.?\d+)\s?(Ki|Mi|Gi|[nµmkKMG])?(?=$|[\s(×÷%/,;]|s\b|B|FLOP|J|b)/;
 
   function sortValue(cell) {
     if (cell.dataset.sort !== undefined) {
@@ -36,7 +38,10 @@
         heads.forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", descending ? "descending" : "ascending");
         const body = table.tBodies[0];
-        const keyed = [...body.rows].map((row, at) => [sortValue(row.cells[place]), at, row]);
+        const keyed = [...body.rows].map((row, at) => [place ? sortValue(row.cells[place]) : row.cells[0].textContent, at, row]);
+        if (keyed.some(([value]) => typeof value === "string")) {  // a column of words, though some begin with a number
+          for (const entry of keyed) if (entry[0] !== null) entry[0] = entry[2].cells[place].textContent.trim();
+        }
         keyed.sort(([a, i], [b, j]) => {
           if (a === null || b === null) return (a === null) - (b === null) || i - j;  // what is not there stays below
           return (descending ? compare(b, a) : compare(a, b)) || i - j;
@@ -117,21 +122,52 @@
   const pictures = [...document.querySelectorAll(".picture")].map((figure) => ({
     place: figure.querySelector(".chart"),
     spec: JSON.parse(figure.querySelector(".spec").textContent),
+    numbers: figure.querySelector(".numbers"),
+    view: null,
   }));
+
+  function listNumbers({ spec, numbers }) {
+    if (numbers.querySelector("table")) return;
+    const values = spec.data.values.slice(0, MOST_NUMBERS);
+    const names = Object.keys(values[0]);
+    const table = document.createElement("table");
+    const line = (parent, tag, texts) => {
+      const row = parent.insertRow();
+      for (const text of texts) row.appendChild(document.createElement(tag)).textContent = text ?? "–";
+    };
+    line(table.createTHead(), "th", names);
+    const body = table.createTBody();
+    for (const value of values) line(body, "td", names.map((name) => value[name]));
+    numbers.querySelector(".scroll").append(table);
+    const left = spec.data.values.length - values.length;
+    if (left > 0) numbers.append(`and ${left} more`);
+    makeSortable(table);
+  }
+  for (const picture of pictures) picture.numbers.addEventListener("toggle", () => listNumbers(picture));
 
   function draw() {
     const style = getComputedStyle(root);
     const colour = (name) => style.getPropertyValue(name).trim();
-    const narrow = innerWidth < 640;
+    const narrow = NARROW.matches;
     const words = { labelColor: colour("--text"), titleColor: colour("--quiet"), labelFontSize: 12, titleFontSize: 12, titleFontWeight: "normal" };
     const config = {
       background: null, font: "system-ui, sans-serif", view: { stroke: null },
-      axis: { ...words, gridColor: colour("--line"), gridOpacity: 0.6, domainColor: colour("--line"), tickColor: colour("--line") },
-      legend: { ...words, columns: narrow ? 1 : 3, layout: { bottom: { direction: narrow ? "vertical" : "horizontal" } } }, text: { color: colour("--text") },
+      axis: { ...words, labelOverlap: "greedy", labelSeparation: 6, gridColor: colour("--line"), gridOpacity: 0.6, domainColor: colour("--line"), tickColor: colour("--line") },
+      legend: { ...words, columns: narrow ? 1 : 4, layout: { bottom: { direction: narrow ? "vertical" : "horizontal" } } }, text: { color: colour("--text") },
     };
-    return Promise.all(pictures.map(({ place, spec }) =>
-      vegaEmbed(place, structuredClone(spec), { renderer: "svg", actions: false, config, ast: false })
-        .catch((error) => { place.textContent = `This chart cannot be drawn: ${error.message}`; throw error; })));
+    return Promise.all(pictures.map(async (picture) => {
+      const { place, spec, view } = picture;
+      if (view) {  // what was chosen stays chosen
+        for (const chosen of spec.params ?? []) chosen.value = view.signal(chosen.name);
+        view.finalize();
+      }
+      try {
+        picture.view = (await vegaEmbed(place, structuredClone(spec), { renderer: "svg", actions: false, config })).view;
+      } catch (error) {
+        place.textContent = `This chart cannot be drawn: ${error.message}`;
+        throw error;
+      }
+    }));
   }
 
   // ---------------------------------------------------------------- theme
@@ -145,6 +181,6 @@
     if (theme) root.dataset.theme = themes[theme]; else delete root.dataset.theme;
     redraw();
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  for (const change of [matchMedia("(prefers-color-scheme: dark)"), NARROW]) change.addEventListener("change", redraw);
   redraw();
 })();
