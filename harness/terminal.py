@@ -83,14 +83,16 @@ class Progress:
                 self._bars.stop()
 
     def phase(self, title: str, steps: int) -> None:
-        """A phase of so many steps begins."""
+        """A phase of so many steps begins; nothing is said of one that has none."""
+        if steps == 0:
+            return
         if self._bars:
             with contextlib.suppress(OSError):
                 self._bars.running = ""
                 self._bar = self._bars.add_task(printable(title), total=steps)
                 self._bars.refresh()
         else:
-            self._say(f"{printable(title)}: {steps} steps")
+            self._say(f"{printable(title)}: {steps} step{'s' * (steps != 1)}")
 
     def running(self, what: str) -> None:
         """This is running now; only a terminal shows it."""

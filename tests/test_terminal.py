@@ -206,3 +206,10 @@ def test_quiet_says_nothing_even_on_a_terminal(monkeypatch: pytest.MonkeyPatch) 
         progress.step("slice 1")
         progress.fewer(3)
     assert terminal.getvalue() == ""
+
+
+def test_a_phase_without_a_step_is_not_mentioned(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(quiet=False) as progress:
+        progress.phase("load", 0)
+        progress.phase("latency", 1)
+    assert capsys.readouterr().err == "latency: 1 step\n"
