@@ -120,7 +120,7 @@ def test_a_run_of_a_sound_variant_ends_with_0_and_writes_its_folder(world: World
     assert "plain-lstm@plain" in result.stdout
     assert "Report: out/report.md" in result.stdout
     assert "\x1b" not in result.output  # piped: no colours, no bars
-    assert "parity: 1 steps" in result.stderr
+    assert "parity: 1 step" in result.stderr
     assert "plain-lstm@plain on tiny: ok" in result.stderr
     names = {path.name for path in Path("out").iterdir()}
     assert names >= {"run.json", "journal.jsonl", "samples", "weights", "logs", "tables", "report.md"}

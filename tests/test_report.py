@@ -395,7 +395,7 @@ def test_hostile_text_reaches_the_terminal_as_text(
     for line in (out + err).split("\n"):
         assert line.isprintable()
     assert printable(text) in out
-    assert f"{printable(text)}: 1 steps" in err
+    assert f"{printable(text)}: 1 step" in err
 
 
 def test_the_terminals_columns_are_among_the_reports() -> None:
