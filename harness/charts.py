@@ -168,7 +168,7 @@ def accuracy_latency(rows: pd.DataFrame) -> Chart | None:
 
 def distributions(run: Run, latency: pd.DataFrame, order: Sequence[str]) -> Chart | None:
     """Which share of the calls was at most so long: the empirical distribution of all counted samples."""
-    own = _first_shapes(latency[latency["boundary"] == "compute"])
+    own = _first_shapes(latency[latency["boundary"].eq("compute") & latency["p50_s"].notna()])
     shown = first_variants(records(own), order)
     names = {row["trial"]: (row["variant"], row["scenario"]) for row in records(own) if row["variant"] in shown}
     calls = counted(run.samples)

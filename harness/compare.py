@@ -274,7 +274,7 @@ def interleaved(run: Run) -> Comparison:
     pythons = [software(facts) for facts in run.header.get("pythons", {}).values()]
     changes = differing(*pythons) if len(pythons) == 2 else ()
     known = side.tolerance, looks(run), (), changes
-    return Comparison("its baselines", str(run.path), tuple(rows), tuple(absent), *known)
+    return Comparison(f"each row's baseline in {run.path}", str(run.path), tuple(rows), tuple(absent), *known)
 
 
 def gate(comparison: Comparison, max_slowdown: float) -> GateResult:

@@ -32,7 +32,12 @@ NAMED = re.compile(r"([A-Za-z0-9][\w.]*)(?:\[([\w.-]+)\])?", re.ASCII)
 VARIANT = re.compile(rf"({NAME})@({NAME})(?:\[({NAME})\])?")
 LIMITS = (
     f"Parity is unknown: {TOOL} does not check what is computed.",
-    "Intervals are unknown: all calls are of one process.",
+    "Intervals are unknown: the file does not say which calls shared a process.",
+)
+MEANS = "Percentiles are unknown where a value of the file is the mean of several calls."
+EXPORTED = (
+    "This is an export of rnn-harness: scenarios, sizes and processes are not read from it, and estimates differ; the "
+    "run itself has them."
 )
 AT = {"slice": 1, "process": 1, "instance": 1}  # where all calls were made: nobody knows more
 
@@ -66,6 +71,13 @@ class Imported:
     facts: dict[str, Any]
     benchmarks: list[Benchmark]
 
+    @property
+    def limits(self) -> list[str]:
+        """What a run that is made of it cannot say."""
+        is_export = any(name.startswith("rnn-harness") for name in self.facts["versions"])
+        has_means = any(own.iterations > 1 for own in self.benchmarks)
+        return [*LIMITS, *([MEANS] if has_means else []), *([EXPORTED] if is_export else [])]
+
 
 def import_file(file: Path, out: Path | None, command: Sequence[str]) -> None:
     """Make a run of a file, with its report, and print the summary.
@@ -91,7 +103,7 @@ def import_file(file: Path, out: Path | None, command: Sequence[str]) -> None:
     write_run(found, folder, name, command)
     print_summary(write_report(folder))
     count = len(found.benchmarks)
-    print_lines([f"Imported {count} benchmark{'s' * (count != 1)} into {folder}.", *LIMITS])
+    print_lines([f"Imported {count} benchmark{'s' * (count != 1)} into {folder}.", *found.limits])
 
 
 def parse(content: Any) -> Imported:
@@ -106,7 +118,12 @@ def parse(content: Any) -> Imported:
         raise HarnessError(f"it holds no benchmark; {HOW}")
     benchmarks = [_benchmark(number, given) for number, given in enumerate(content["benchmarks"], start=1)]
     seen: dict[tuple[str, str], str] = {}
+    files: dict[str, str] = {}
     for own in benchmarks:
+        place = own.fullname.partition("::")[0]
+        if own.task != UNKNOWN and files.setdefault(own.task, place) != place:
+            names = f"'{printable(files[own.task])}' and '{printable(place)}'"
+            raise HarnessError(f"{names} would both be the task {own.task}; rename one")
         if other := seen.get((own.task, own.variant)):
             names = f"'{printable(other)}' and '{printable(own.fullname)}'"
             raise HarnessError(f"{names} would both be {own.variant} on {own.task}; rename one")

@@ -15,8 +15,10 @@ from typing import Any
 
 import pandas as pd
 
+import harness
 from harness.contract import MOST_REASON, HarnessError, printable
 from harness.formatting import seconds
+from harness.samples import iterations
 from harness.sides import Point
 from harness.store import Run
 from harness.tables import KEY, instance_calls, records
@@ -38,6 +40,7 @@ class Timed:
         row: of the latency table.
         parity: what came of the variant's parity trial.
         calls: those that count, in the order they were made, in seconds.
+        iterations: calls behind each of these, which is their mean.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Timed:
     row: dict[str, Any]
     parity: str
     calls: list[float]
+    iterations: int
 
     @property
     def fullname(self) -> str:
@@ -81,12 +85,12 @@ def pytest_benchmark(run: Run) -> dict[str, Any]:
             "time": None,
             "author_time": None,
             "dirty": str(commit).endswith("+changes"),
-            "project": "rnn-harness",
+            "project": "" if "imported" in run.header else "rnn-harness",
             "branch": "(unknown)",
         },
         "benchmarks": [_benchmark(timed) for timed in _timed(run)],
         "datetime": facts.get("started_utc"),
-        "version": f"rnn-harness {facts.get('versions', {}).get('rnn-harness', 'unknown')}",
+        "version": f"rnn-harness {harness.__version__}",
     }
 
 
@@ -204,7 +208,7 @@ def _benchmark(timed: Timed) -> dict[str, Any]:
             "instances": row["instances"],
         },
         "options": {},
-        "stats": {**pooled_stats(timed.calls), "data": timed.calls, "iterations": 1},
+        "stats": {**pooled_stats(timed.calls), "data": timed.calls, "iterations": timed.iterations},
     }
 
 
@@ -217,7 +221,7 @@ def _timed(run: Run) -> Iterator[Timed]:
     rows = records(run.latency)
     if not rows:
         raise HarnessError(f"'{run.path}' has no latency to write: no latency trial in it is ok; see its report")
-    calls = instance_calls(run.samples)
+    calls, means = instance_calls(run.samples), iterations(run.header)
     sizes = dict(zip(run.trials["trial"], run.trials["input_size"], strict=True))
     parity = {tuple(row[name] for name in KEY): str(row["parity"]) for row in records(run.summary)}
     for row in rows:
@@ -225,7 +229,7 @@ def _timed(run: Run) -> Iterator[Timed]:
         point = Point(**{f.name: _plain(values[f.name]) for f in fields(Point)})
         own = [value for elapsed in calls[row["trial"], row["boundary"]].values() for value in elapsed]
         name, group = printable(point.variant), printable(f"{point.shape}, {point.setting}", MOST_REASON)
-        yield Timed(name, group, point, row, parity[tuple(row[n] for n in KEY)], own)
+        yield Timed(name, group, point, row, parity[tuple(row[n] for n in KEY)], own, means.get(row["trial"], 1))
 
 
 def _plain(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -221,6 +222,8 @@ def _agreement_table(summary: pd.DataFrame) -> list[str]:
 
 def _latency_table(run: Run, latency: pd.DataFrame) -> list[str]:
     def percentile(row: dict[str, Any], p: str, quantile: float) -> str:
+        if math.isnan(row[f"{p}_s"]):
+            return NONE
         missing = samples_needed(quantile) - row["samples"]
         bound = f"≤ {seconds(row[f'{p}_bound_s'])}" if missing <= 0 else f"a bound needs {missing} more samples"
         return f"{seconds(row[f'{p}_s'])} ({bound})"
@@ -258,6 +261,13 @@ def _compared(row: dict[str, Any]) -> str:
 
 
 def _facts(run: Run) -> list[list[Any]]:
-    facts = [[name, value] for name, value in run.environment.items() if name != "versions"]
-    facts += [["version of " + name, version] for name, version in run.environment["versions"].items()]
-    return facts
+    facts = {name: value for name, value in run.environment.items() if name != "versions"}
+    facts |= {f"version of {name}": version for name, version in run.environment["versions"].items()}
+    return [[name, _fact(value)] for name, value in facts.items()]
+
+
+def _fact(value: Any) -> Any:
+    """A fact in words: what is unknown is a dash, and a list of words a command's."""
+    if isinstance(value, list):
+        return shlex.join(map(str, value)) or NONE
+    return NONE if value is None else value

@@ -78,3 +78,11 @@ def _parse_samples(data: bytes) -> pd.DataFrame:
     if samples[["start_s", "elapsed_s"]].isna().any(axis=None) or not samples["disturbed"].dropna().isin([0, 1]).all():
         raise ValueError("a time is missing, or disturbed is not 0, 1 or empty")
     return samples
+
+
+def iterations(header: Mapping[str, Any]) -> dict[str, int]:
+    """Of how many calls a sample is the mean, by trial, as the header of an imported run says; of others it is one."""
+    imported = header.get("imported")
+    told = imported.get("benchmarks") if isinstance(imported, dict) else None
+    sources = told.items() if isinstance(told, dict) else ()
+    return {trial: int(own["iterations"]) for trial, own in sources if isinstance(own, dict) and "iterations" in own}

@@ -157,7 +157,7 @@ def _trials(run: Run) -> dict[Point, Trial]:
 
 def _facts(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     """What two runs must share, and what they may differ in: software, and how latency was sampled."""
-    facts = run.environment | {"os family": str(run.environment.get("os")).split("-")[0]}  # `Linux`
+    facts = run.environment | {"os family": (run.environment.get("os") or "").split("-")[0] or None}  # `Linux`
     changing = software(facts) | {f"latency.{name}": value for name, value in sampling(run).model_dump().items()}
     inner = {f"{w} in {p}": v for p, told in run.header.get("pythons", {}).items() for w, v in software(told).items()}
     return {name: facts.get(name) for name in MUST_AGREE}, changing | inner

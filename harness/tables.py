@@ -16,6 +16,7 @@ from harness import estimates, stats
 from harness.audits import AUDITS
 from harness.contract import HarnessError, one_line
 from harness.limits import LIMIT_COLUMNS, Limit, limit_columns, limits
+from harness.samples import iterations
 from harness.schema import COST_COLUMNS, WHOLE_COLUMNS
 from harness.store import RUN_FILE, Run
 from harness.suite import Latency
@@ -38,7 +39,8 @@ def latency(run: Run) -> pd.DataFrame:
     `latency_low_s`, `latency_high_s` and `latency_unit` (geometric mean of instances' medians, 95 % interval over that
     unit);
     `median_s` (of instances' medians) and `mean_s` (of all samples) for information; `p50_s`, `p90_s`, `p99_s`,
-    `p999_s` of all samples, each with `_bound_s` (99 % confidence; NaN with too few samples); `autocorrelation` (lag 1,
+    `p999_s` of all samples, each with `_bound_s` (99 % confidence; NaN with too few samples;
+    all are NaN where a sample is a mean of calls); `autocorrelation` (lag 1,
     mean over instances); `rows` and `steps` of a call (sequences, and real time steps of them all),
     `throughput_per_s` and `steps_per_s` with their intervals (sequences and real time steps a second); `baseline`, and
     `ratio` to it with
@@ -289,6 +291,7 @@ class _Observed:
     limits: Mapping[Of, Limit]  # of the compute boundary
     trials: Mapping[tuple[Any, ...], str]  # by variant and point
     alone: frozenset[str]  # baselines that compute something and that no other is compared with
+    means: frozenset[str]  # trials of which a sample is the mean of several calls, so that no call's latency is known
 
 
 def _observed(run: Run, trials: pd.DataFrame) -> _Observed:
@@ -311,7 +314,8 @@ def _observed(run: Run, trials: pd.DataFrame) -> _Observed:
     medians, noise = _medians(calls), (dict(disturbed.items()), dict(unsteady.items()))
     bounds = limits(records(run.machine), records(run.matrices), records(run.trials))
     own = {(trial, BOUNDARIES[0]): bound for trial, bound in bounds.items()}
-    return _Observed(calls, medians, *noise, work, audited, own, points, alone)
+    means = frozenset(trial for trial, count in iterations(run.header).items() if count > 1)
+    return _Observed(calls, medians, *noise, work, audited, own, points, alone, means)
 
 
 def _by_trial(rows: pd.DataFrame) -> dict[Any, pd.DataFrame]:
@@ -392,7 +396,8 @@ def _latency_row(
         "half_width": half_width,
         "precision_met": None if math.isnan(half_width) else half_width <= precision,
     }
-    for (name, p), value in zip(PERCENTILES.items(), np.quantile(elapsed, list(PERCENTILES.values())), strict=True):
+    shares = list(PERCENTILES.values()) if trial["trial"] not in known.means else []
+    for (name, p), value in zip(PERCENTILES.items(), np.quantile(elapsed, shares), strict=False):
         row[f"{name}_s"] = float(value)
         row[f"{name}_bound_s"] = stats.percentile_bound(elapsed.tolist(), p)
     return row, compared

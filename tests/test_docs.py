@@ -329,6 +329,13 @@ class TestContinuousIntegration:
             assert commands[1][commands[1].index("--summary") + 1] == "$GITHUB_STEP_SUMMARY"
         assert [both.count("--python") for both in pasted] == [2, 0]
 
+    def test_a_row_that_is_not_ok_ends_no_workflow_before_the_gate(self) -> None:
+        for text in (text for name, text in WORKFLOWS.items() if name.startswith("docs/")):
+            after = text[text.index("harness run") :]
+            conditions = re.findall(r"^\s+if: (.*)$", after, re.MULTILINE)
+            assert conditions
+            assert all(condition.startswith("${{ !cancelled()") for condition in conditions)
+
     def test_a_command_that_does_not_exist_is_found_in_a_workflow_too(self) -> None:
         step = "      - run: |\n          harness rum a.toml \\\n            --out b\n"
         (script,) = scripts("yaml", f"jobs:\n  a:\n    steps:\n{step}")

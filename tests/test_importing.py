@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from made_up_runs import ENVIRONMENT, Timed, five
 from made_up_runs import write_run as write_made_up_run
 
+import harness as rnn_harness
 from harness import HarnessError, load
+from harness.charts import distributions
 from harness.cli import main
 from harness.formats import BUILT_IN
 from harness.importing import parse, safe_name, write_run
@@ -175,16 +177,31 @@ def test_what_is_shown_claims_no_parity_and_no_size_and_says_what_stays_unknown(
     printed, report = reported(FILE)
     (line,) = (line for line in printed.splitlines() if line.startswith("test_a@pytest"))
     assert line.split() == ["test_a@pytest", "skipped", "2", "ms"]
-    assert printed.splitlines()[-3:] == [
+    assert printed.splitlines()[-4:] == [
         "Imported 1 benchmark into out.",
         "Parity is unknown: pytest-benchmark does not check what is computed.",
-        "Intervals are unknown: all calls are of one process.",
+        "Intervals are unknown: the file does not say which calls shared a process.",
+        "Percentiles are unknown where a value of the file is the mean of several calls.",
     ]
     assert report.splitlines()[2:5] == ["## t.py", "", "sizes unknown."]
     assert re.search(r"^\| test\\_a@pytest \| skipped \| 2 ms \|$", report, re.MULTILINE)
     assert "which does not check what is computed" in report
     tables = report.partition("<summary>Environment")[0]
     assert not re.search(r"\| (ok|exact)\b|\b(None|nan|NaN|NA|unknown device)\b", tables)
+
+
+@pytest.mark.parametrize(("iterations", "known"), [(1, True), (3, False)])
+def test_percentiles_are_those_of_calls_and_unknown_where_a_value_is_a_mean_of_them(
+    iterations: int, known: bool
+) -> None:
+    run = imported(
+        changed(benchmarks=[{"fullname": "t.py::a", "stats": {"data": [0.002] * 99, "iterations": iterations}}])
+    )
+    (row,) = run.latency.to_dict("records")
+    for name in ("p50_s", "p90_s", "p90_bound_s", "p99_s"):
+        assert (row[name] == 0.002) == known
+    assert row["latency_s"] == pytest.approx(0.002)
+    assert distributions(run, run.latency, ["a@pytest"]) is None or known
 
 
 def test_intervals_are_unknown() -> None:
@@ -302,7 +319,11 @@ BAD: dict[str, tuple[Any, str]] = {
     "no date": (changed(datetime="yesterday"), "it does not say when it was made"),
     "one name twice": (
         benchmarks("a/x.py::test_b", "a.x.py::test_b"),
-        "'a/x.py::test_b' and 'a.x.py::test_b' would both be test_b@pytest on a.x.py; rename one",
+        "'a/x.py' and 'a.x.py' would both be the task a.x.py; rename one",
+    ),
+    "one file's name twice": (
+        benchmarks("a/x.py::test_b", "a.x.py::test_c"),
+        "'a/x.py' and 'a.x.py' would both be the task a.x.py; rename one",
     ),
     "the same twice": (benchmarks("x.py::a", "x.py::a"), "'x.py::a' and 'x.py::a' would both be a@pytest on x.py"),
 }
@@ -364,5 +385,21 @@ def test_what_the_harness_exported_comes_back_with_its_medians_and_variants(tmp_
     assert list(again.latency["latency_s"]) == pytest.approx(medians, rel=1e-12)
     assert list(again.latency["variant"]) == list(ours.latency["variant"])
     assert list(again.latency["latency_s"][:4]) == pytest.approx([0.001, 0.002, 0.0031, 0.0062])  # one instance each
-    assert again.environment["versions"] == {"rnn-harness": "0.1.0"}
+    assert again.environment["versions"] == {"rnn-harness": rnn_harness.__version__}
     assert again.environment["os"] == ours.environment["os"]
+
+
+def test_of_an_export_of_the_harness_it_is_said_what_is_lost(tmp_path: Path) -> None:
+    facts = ENVIRONMENT | {"started_utc": "2026-01-02T03:04:05+00:00"}
+    ours = load(write_made_up_run(tmp_path / "ours", Timed("a@r", five(0.002, 0.1)), environment=facts))
+    BUILT_IN["pytest-benchmark"].write(ours, tmp_path)
+    content = json.loads((tmp_path / "0001_latency.json").read_text(encoding="utf-8"))
+    assert parse(content).limits[-1].startswith("This is an export of rnn-harness: scenarios, sizes and processes")
+    assert not parse(FILE).limits[-1].startswith("This is an export")
+
+
+def test_an_imported_run_is_exported_as_what_it_was(tmp_path: Path) -> None:
+    BUILT_IN["pytest-benchmark"].write(imported(FILE), tmp_path)
+    content = json.loads((tmp_path / "0001_latency.json").read_text(encoding="utf-8"))
+    assert [own["stats"]["iterations"] for own in content["benchmarks"]] == [3]
+    assert content["commit_info"]["project"] == ""

@@ -51,7 +51,9 @@ OURS: dict[str, set[str]] = {
     "samples": {"contract"},
     "store": {"capacity", "columns", "contract", "journal", "samples", "schema", "tables"},
     "resumption": {"contract"},
-    "tables": {"audits", "contract", "estimates", "limits", "schema", "stats", "store", "suite", "verdicts"},
+    "tables": {
+        *("audits", "contract", "estimates", "limits", "samples", "schema", "stats", "store", "suite", "verdicts"),
+    },
     "capacity": {"estimates", "stats", "store", "tables"},
     "formatting": {"contract", "schema"},
     "shapes": {"contract", "formatting", "store", "tables"},
@@ -76,7 +78,7 @@ OURS: dict[str, set[str]] = {
         *("summary_report", "vega"),
     },
     "sides": {"contract", "estimates", "formatting", "samples", "store", "tables"},
-    "interchange": {"contract", "formatting", "sides", "store", "tables"},
+    "interchange": {"", "contract", "formatting", "samples", "sides", "store", "tables"},
     "formats": {
         *("", "catalog", "columns", "contract", "formatting", "html_report", "interchange", "report", "report_parts"),
         *("schema", "store", "summary_report", "tables"),
