@@ -35,7 +35,7 @@ from harness.vega import (
     variant_colours,
 )
 
-MOST_BARS = 60  # variants of a chart with a line of its own for each
+MOST_BARS = 60  # variants of a chart with a row or a point for each
 QUANTILES = (0.01, *(number / 50 for number in range(1, 50)), 0.99, 0.995, 0.999)
 SHAPES = {"batch": "batch", "time": "steps", "hidden_size": "hidden size", "num_layers": "layers", "threads": "threads"}
 NEXT_LEVEL = 0.7  # of the bandwidth of a smaller working set: another memory
@@ -276,7 +276,7 @@ def roofline(run: Run, order: Sequence[str]) -> Chart | None:
     ]
     if not points:
         return None
-    shown, count = first_variants(points, order), len({point["variant"] for point in points})
+    shown, count = first_variants(points, order, MOST_BARS), len({point["variant"] for point in points})
     points = [point for point in points if point["variant"] in shown]
     roofs = _roofs(run.machine, points)
     x: Spec = {"field": "intensity", "type": "quantitative", "scale": LOG}

@@ -17,7 +17,7 @@ import numpy as np
 from harness.contract import printable
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
-MOST_LINES = 20  # variants of one chart whose lines a reader can still tell apart
+MOST_LINES = 20  # variants whose lines in one chart a reader can still tell apart
 SECONDS = (
     "datum.value >= 1 ? format(datum.value, '.3~g') + ' s' : datum.value >= 9.99e-4 ? "
     "format(datum.value * 1e3, '.3~g') + ' ms' : datum.value >= 9.99e-7 ? format(datum.value * 1e6, '.3~g') + ' µs' : "
@@ -104,7 +104,7 @@ def ratio_spec(rows: Rows, shown: Sequence[str], **parts: Any) -> Spec:
         "field": "ratio",
         "type": "quantitative",
         "scale": LOG,
-        "title": "ratio of latencies: left of 1 is faster",
+        "title": ["ratio of latencies:", "left of 1 is faster"],
         "axis": {"format": ".3~g"},
     }
     layers = [
@@ -140,10 +140,10 @@ def variant_colours(shown: Sequence[str]) -> Spec:
     return {**nominal("variant"), "scale": {"domain": texts(shown), "scheme": scheme}, "legend": legend}
 
 
-def first_variants(rows: Rows, order: Sequence[str]) -> list[str]:
-    """The variants of rows, in the order of the tables, so many as a reader can tell apart."""
+def first_variants(rows: Rows, order: Sequence[str], most: int = MOST_LINES) -> list[str]:
+    """The variants of rows, in the order of the tables, as many lines as a reader can tell apart."""
     there = {row["variant"] for row in rows}
-    return [name for name in order if name in there][:MOST_LINES]
+    return [name for name in order if name in there][:most]
 
 
 def latency_axis(field: str, title: str) -> Spec:
