@@ -488,3 +488,15 @@ def variant_rows(path: Path) -> list[tuple[str, list[str]]]:
     """Rows of tables that begin with a variant, and their other cells."""
     rows = [line.strip("| ").split(" | ") for line in path.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
     return [(row[0], row[1:]) for row in rows if "@" in row[0]]
+
+
+def test_the_page_of_commands_says_what_each_says_of_itself_and_names_no_other() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^## (\S+)\n\n```text\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL))
+    assert told == {name: help_of(name, command) for name, command in cli.main.commands.items()}
+
+
+def help_of(name: str, command: click.Command) -> str:
+    """What a terminal of 100 columns shows."""
+    context = click.Context(command, info_name=f"harness {name}", max_content_width=100, terminal_width=100)
+    return command.get_help(context).rstrip()
