@@ -5,11 +5,13 @@ Everything runs as a user runs it: plugins installed, the command a process of i
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,7 @@ class Finished:
 
     Attributes:
         guests: the hostile plugins that were installed.
-        left: living processes that descend from it.
+        left: living processes that descend from it: status, command line and seconds of life.
     """
 
     guests: tuple[str, ...]
@@ -63,11 +65,21 @@ class Finished:
     stdout: bytes
     stderr: bytes
     run: Run
-    left: list[psutil.Process]
+    left: list[str]
 
     def trials(self, name: str) -> list[dict[str, Any]]:
         """The trials of a model, or on a task, of this name."""
         return [row for row in records(self.run.trials) if name in (row["model"], row["task"])]
+
+
+def left_over() -> list[str]:
+    """Who is still there, in words: a process that a failed assertion would show may be gone by then."""
+    found = []
+    for process in living():
+        with contextlib.suppress(psutil.Error):
+            age = time.time() - process.create_time()
+            found.append(f"{process.status()}: {' '.join(process.cmdline())[:500]} ({age:.1f} s)")
+    return found
 
 
 def run_with(guests: tuple[str, ...], folder: Path, suite: str) -> Finished:
@@ -78,7 +90,7 @@ def run_with(guests: tuple[str, ...], folder: Path, suite: str) -> Finished:
         line = command("run", "suite.toml", "--out=out", "--quiet")
         done = subprocess.run(line, capture_output=True, check=False, timeout=1200)  # three minutes of a quick machine
         sys.stderr.write(done.stderr.decode(errors="replace")[-4000:])  # shown if a test fails
-        return Finished(guests, done.returncode, done.stdout, done.stderr, load(Path("out").resolve()), living())
+        return Finished(guests, done.returncode, done.stdout, done.stderr, load(Path("out").resolve()), left_over())
 
 
 @pytest.fixture(scope="module")
