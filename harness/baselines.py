@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
 from harness import estimates, stats
 from harness.store import Run
-from harness.tables import BOUNDARIES, SETTING, Of, instance_medians, looks, records, sampling
+from harness.tables import BOUNDARIES, Of, instance_medians, looks, point_of, records, sampling
 from harness.verdicts import judge
 
 MOST_VARIANTS = 24  # of an architecture; their pairs grow with the square
@@ -59,9 +58,9 @@ class Baselines:
         """What the run's verdicts were made of."""
         found: dict[Of, stats.LogMean] = {}
         trials = {row["trial"]: row for row in records(self._run.latency)}
-        points = {(row["variant"], *_point(row)): name for name, row in trials.items()}
+        points = {(row["variant"], *point_of(row)): name for name, row in trials.items()}
         for name, row in trials.items():
-            base = points.get((row["baseline"], *_point(row)))
+            base = points.get((row["baseline"], *point_of(row)))
             for boundary in BOUNDARIES:
                 ratio = self._ratio((name, boundary), (base, boundary)) if base and base != name else None
                 if ratio is not None:
@@ -104,8 +103,3 @@ class Baselines:
     def _ratio(self, own: Of, base: Of) -> stats.LogMean | None:
         known = self._medians
         return estimates.ratio(known[own], known[base]) if {own, base} <= known.keys() else None
-
-
-def _point(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What two rows have in common if they may be compared."""
-    return tuple(row[name] for name in (*SETTING, "scenario", "batch", "time"))

@@ -74,7 +74,7 @@ def run_charts(run: Run, order: Sequence[str]) -> list[Chart]:
 def ratios(latency: pd.DataFrame, order: Sequence[str]) -> Chart | None:
     """Every row's latency over its baseline's with the interval, coloured by its verdict; one scenario at a time."""
     own = _first_shapes(latency[latency["boundary"].eq("compute") & latency["verdict"].notna()])
-    shown = [name for name in order if name in set(own["variant"])][:MOST_BARS]
+    shown = first_variants(records(own), order, MOST_BARS)
     rows = [
         {
             "variant": row["variant"],

@@ -274,8 +274,8 @@ def report(path: Path, formats: list[str], out: Path | None, plugins: list[str] 
     With --format the tables are written in other formats instead; `harness list` names them. What a format wrote before
     is replaced, a folder with anything else in it is refused, and a format that fails leaves everything as it was.
     """
+    from harness.format_folders import tell_formats
     from harness.report import write_report
-    from harness.reporting import tell_formats
     from harness.terminal import print_summary, tell_damage
 
     if formats:

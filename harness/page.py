@@ -18,7 +18,7 @@ from harness.vega import Chart
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-FOLDER = Path(__file__).parent / "page"
+FOLDER = Path(__file__).parent / "page_templates"
 NEEDED = ("jinja2", "markdown_it", "vl_convert")  # the extra `html`
 FOLDED, UNFOLDED = re.compile("<details><summary>(.*)</summary>"), "</details>"
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data:"

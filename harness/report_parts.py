@@ -25,7 +25,7 @@ from harness.formatting import (
 from harness.limit_report import LIMIT_READING, limit_lines
 from harness.load_report import load_lines
 from harness.rounding import LEAST_AGREEMENT, LEAST_SCORE
-from harness.shapes import RAGGED_COLUMNS, is_swept, place_of, ragged_rows, setting_of, shapes_table
+from harness.shapes import is_swept, place_of, ragged_table, setting_of, shapes_table
 from harness.stats import samples_needed
 from harness.store import Run
 from harness.summary_report import (
@@ -96,8 +96,9 @@ def setting_parts(run: Run) -> list[SettingPart]:
             ]
             told.add(task)
         more = [*disagreement(own), *details("Latency over shapes", shapes_table(own))]
-        if ragged := ragged_rows(own):
-            more += ["### Rows of real lengths", "", *markdown_table(RAGGED_COLUMNS, ragged), ""]
+        ways, ragged = ragged_table(own)
+        if ragged:
+            more += ["### Rows of real lengths", "", *markdown_table(ways, ragged), ""]
         title = joined(on_device(task, first["device"]), swept and setting_of(first))
         parts.append(SettingPart(title, f"{setting(rows, run.latency)}.", ordered(rows), own, remarks, more))
     return parts

@@ -12,7 +12,6 @@ from harness.formatting import NONE, joined, markdown_table, percent, seconds, s
 from harness.store import Run
 from harness.tables import SETTING, records
 
-RAGGED_COLUMNS = ("real steps a second", *RAGGED_SCENARIOS)
 MOST_SHAPES = 12  # columns of one table; a larger grid is told in several
 
 
@@ -53,14 +52,17 @@ def shapes_table(latency: pd.DataFrame) -> list[str]:
     return lines[:-1]
 
 
-def ragged_rows(latency: pd.DataFrame) -> list[list[str]]:
-    """Real time steps a second, and latency over the baseline's, one column a way to batch.
+def ragged_table(latency: pd.DataFrame) -> tuple[tuple[str, ...], list[list[str]]]:
+    """Real time steps a second, and latency over the baseline's, one column a way to batch that was timed.
 
-    A row is a variant or, where several sizes of a batch were timed, a variant and a size. The cells stand under
-    `RAGGED_COLUMNS`.
+    A row is a variant or, where several sizes of a batch were timed, a variant and a size; there is none where rows of
+    real lengths were not timed.
 
     Args:
         latency: rows of the latency table, all of one setting.
+
+    Returns:
+        the columns, and the rows under them.
     """
     own = latency[(latency["boundary"] == "compute") & latency["scenario"].isin(RAGGED_SCENARIOS)]
     is_one_size = own["batch"].nunique() == 1
@@ -71,4 +73,6 @@ def ragged_rows(latency: pd.DataFrame) -> list[list[str]]:
             text += f", {row['ratio']:.2f}× {row['verdict']}"
         who = row["variant"] if is_one_size else f"{row['variant']}, batch {row['batch']}"
         cells.setdefault(who, {})[row["scenario"]] = text
-    return [[who, *(known.get(name, NONE) for name in RAGGED_SCENARIOS)] for who, known in cells.items()]
+    ways = [name for name in RAGGED_SCENARIOS if name in set(own["scenario"])]
+    rows = [[who, *(known.get(name, NONE) for name in ways)] for who, known in cells.items()]
+    return ("real steps a second", *ways), rows

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.contract import RAGGED_SCENARIOS
 from harness.formatting import (
     NONE,
     code,
@@ -88,9 +89,10 @@ def setting(rows: pd.DataFrame, latency: pd.DataFrame) -> str:
     parts = [sizes(**size, T=whole["time"].iloc[0] if len(whole) else None)]
     if len(chunks):
         parts.append(f"stream chunks of {chunks['time'].iloc[0]}")
-    parts += [
-        f"{s} batch {b}" for s, b in own.groupby("scenario", sort=False)["batch"].first().dropna().items() if b > 1
-    ]
+    for scenario, batches in own.groupby("scenario", sort=False)["batch"]:
+        known = list(dict.fromkeys(batches.dropna()))
+        told = known if scenario in RAGGED_SCENARIOS else known[:1]  # of a sweep the summary shows the first
+        parts += [f"{scenario} batch {', '.join(map(str, told))}"] if told not in ([], [1]) else []
     calls = f"{count} a call" if (count := threads(first["threads"])) else ""
     return joined(*parts, first["dtype"], calls) or "sizes unknown"
 

@@ -298,12 +298,12 @@ def _observed(run: Run, trials: pd.DataFrame) -> _Observed:
     calls = instance_calls(run.samples)
     disturbed = counted(run.samples).groupby(["trial", "boundary"])["disturbed"].sum()
     unsteady = (~run.instances["is_steady"].astype(bool)).groupby(run.instances["trial"]).sum()
-    points = {(trial["variant"], *_point(trial)): trial["trial"] for trial in records(trials)}
-    sharing = Counter((trial["baseline"], *_point(trial)) for trial in records(trials))
+    points = {(trial["variant"], *point_of(trial)): trial["trial"] for trial in records(trials)}
+    sharing = Counter((trial["baseline"], *point_of(trial)) for trial in records(trials))
     alone = frozenset(
         trial["trial"]
         for trial in records(trials[~trials["architecture"].isin(run.header["floors"])])
-        if trial["baseline"] == trial["variant"] and sharing[trial["baseline"], *_point(trial)] == 1
+        if trial["baseline"] == trial["variant"] and sharing[trial["baseline"], *point_of(trial)] == 1
     )
     audited = {trial: _audit_columns(rows) for trial, rows in _by_trial(run.audits).items()}
     counted_work = run.instances[run.instances["rows"].notna()].drop_duplicates("trial")
@@ -334,7 +334,7 @@ def _medians(calls: Mapping[Of, Mapping[estimates.Key, list[float]]]) -> dict[Of
     return {of: own for of, own in positive.items() if own}
 
 
-def _point(trial: Mapping[str, Any]) -> tuple[Any, ...]:
+def point_of(trial: Mapping[str, Any]) -> tuple[Any, ...]:
     """What two latency trials have in common if they may be compared."""
     return tuple(trial[name] for name in (*SETTING, "scenario", "batch", "time"))
 
@@ -347,7 +347,7 @@ def _latency_row(
     elapsed = np.concatenate(list(calls.values()))
     typical = estimates.latency(own) if own else None
     estimate = stats.estimate(typical) if typical else UNKNOWN
-    base = known.trials.get((trial["baseline"], *_point(trial)))
+    base = known.trials.get((trial["baseline"], *point_of(trial)))
     is_baseline = base == trial["trial"]
     theirs = known.medians.get((base, boundary)) if base and not is_baseline else None
     compared = estimates.ratio(own, theirs) if own and theirs else None

@@ -22,7 +22,7 @@ from harness.document import WIDTH
 from harness.formatting import on_device, percentage, seconds
 from harness.load_report import load_tables
 from harness.notices import say
-from harness.shapes import RAGGED_COLUMNS, ragged_rows
+from harness.shapes import ragged_table
 from harness.store import Run
 from harness.summary_report import COLUMNS, REPORT_COLUMNS, display_table, filled, setting, visibility
 from harness.tables import by_setting, of_setting, records
@@ -140,9 +140,10 @@ def print_summary(run: Run, wide: bool = False) -> None:
         columns, everything = (filled(names, shown) for names in (COLUMNS, REPORT_COLUMNS))
         columns = everything if wide else columns
         _print_table(console, columns, [[row[column] for column in columns] for row in shown], everything)
-        if ragged := ragged_rows(of_setting(latency, records(rows)[0])):
+        ways, ragged = ragged_table(of_setting(latency, records(rows)[0]))
+        if ragged:
             console.print()
-            _print_table(console, RAGGED_COLUMNS, ragged)
+            _print_table(console, ways, ragged)
         for line in visibility(run, task) if task not in told else ():
             console.print(printable(line, MOST_REASON), soft_wrap=True)
         told.add(task)

@@ -10,7 +10,7 @@ from made_up_runs import Timed, five, write_run
 
 from harness.baselines import MOST_VARIANTS, Baselines
 from harness.store import Run, load
-from harness.tables import SETTING
+from harness.tables import SETTING, instance_medians
 
 REFERENCE = Path(__file__).parent.parent / "results" / "reference"
 
@@ -103,3 +103,7 @@ def test_a_pair_is_no_surer_from_its_other_side(tmp_path: Path) -> None:
 def test_alone_that_pair_is_told_apart(tmp_path: Path) -> None:
     run = load(write_run(tmp_path / "run", Timed("a@r", five(1e-3, 0.01)), Timed("b@r", five(1.03e-3, 0.0))))
     assert found(run)["a@r"]["b@r", "single-stream", "compute"][1] == "slower"
+
+
+def test_medians_are_there_for_every_row_of_the_latency_table(run: Run) -> None:
+    assert set(instance_medians(run.samples)) == {(row["trial"], row["boundary"]) for _, row in run.latency.iterrows()}

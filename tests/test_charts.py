@@ -24,7 +24,6 @@ from harness.charts import (
     shapes,
 )
 from harness.store import Run, load
-from harness.tables import instance_medians
 from harness.vega import MOST_LINES, Chart
 
 vl_convert = pytest.importorskip("vl_convert")
@@ -237,10 +236,6 @@ def test_a_picture_has_a_width_of_its_own_and_nothing_to_choose_with(run: Run) -
         assert title == chart.shown_first
         assert isinstance(chart.static["width"], int)
         assert not list(named(chart.static, "bind"))
-
-
-def test_medians_are_found_where_charts_and_tables_look(run: Run) -> None:
-    assert set(instance_medians(run.samples)) == {(row["trial"], row["boundary"]) for _, row in run.latency.iterrows()}
 
 
 def test_a_picture_says_which_of_several_it_shows(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from commands import command, folder_to_work_in, living
 from hostile_plugins import GALLERY, NAMES, NOT_LOADED, world_of
 from made_up_runs import Timed, five, write_run
 
-from harness.reporting import MARK
+from harness.format_folders import MARK
 from harness.store import Run, load
 from harness.tables import records
 
@@ -230,7 +230,7 @@ def test_what_was_written_can_be_read_by_others_and_has_its_bounds(finished: Fin
         assert log.stat().st_size <= 2**20
 
 
-IN_TIME = "import harness.reporting as reporting; reporting.SECONDS = 5.0"
+IN_TIME = "import harness.format_folders as folders; folders.SECONDS = 5.0"
 
 
 @pytest.mark.parametrize("guests", [FEW_WRITING, pytest.param(WRITING, marks=pytest.mark.slow)], ids=["few", "all"])

@@ -24,7 +24,7 @@ from harness.formatting import inline, markdown_table, percent, percentage, seco
 from harness.report import write_report
 from harness.schema import STATUSES, TRIAL_COLUMNS
 from harness.store import Run, RunFolder, load
-from harness.summary_report import COLUMNS, REPORT_COLUMNS, display_table, filled, visibility
+from harness.summary_report import COLUMNS, REPORT_COLUMNS, display_table, filled, setting, visibility
 from harness.terminal import Progress, calibration_lines, print_summary
 
 HOSTILE = [
@@ -702,3 +702,15 @@ def test_a_column_that_says_nothing_of_any_row_is_left_out() -> None:
     assert filled(list(rows[0]), rows) == ["variant", "parity", "offline"]
     rows[1]["vs baseline"] = "2.00×"
     assert filled(list(rows[0]), rows) == ["variant", "parity", "offline", "vs baseline"]
+
+
+def test_of_rows_of_real_lengths_every_size_of_a_batch_is_told_and_of_others_the_one_that_is_shown(
+    tmp_path: Path,
+) -> None:
+    swept = [
+        Timed("a@r", five(1e-3), {"scenario": scenario, "batch": batch})
+        for scenario in ("offline", "padded")
+        for batch in (1, 8)
+    ]
+    run = load(write_run(tmp_path / "run", *swept))
+    assert setting(run.summary, run.latency) == "I=3 H=6 L=1 T=5, padded batch 1, 8, float32, 1 thread a call"

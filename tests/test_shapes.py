@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness.shapes import MOST_SHAPES, ragged_rows, shapes_table
+from harness.shapes import MOST_SHAPES, ragged_table, shapes_table
 
 
 def row(variant: str, batch: int, time: int, latency_s: float, scenario: str = "offline") -> dict[str, Any]:
@@ -40,17 +40,17 @@ def test_speed_on_rows_of_real_lengths_is_a_row_a_variant_with_its_ratio_where_t
     ends = {"steps_per_s": 1e6, "steps_low_per_s": 0.98e6, "steps_high_per_s": 1.02e6, "ratio": 0.5, "verdict": None}
     rows = [row("a@x", 4, 8, 1e-3, name) | ends for name in ("padded", "packed")]
     rows.append(row("b@x", 4, 8, 1e-3, "packed") | ends | {"verdict": "faster"})
-    assert ragged_rows(pd.DataFrame(rows)) == [
-        ["a@x", "1,000,000 ±2.0%", "–", "1,000,000 ±2.0%"],
-        ["b@x", "–", "–", "1,000,000 ±2.0%, 0.50× faster"],
-    ]
-    assert ragged_rows(pd.DataFrame([row("a@x", 1, 8, 1e-3)])) == []
+    assert ragged_table(pd.DataFrame(rows)) == (
+        ("real steps a second", "padded", "packed"),  # and no column of dashes for what was not timed
+        [["a@x", "1,000,000 ±2.0%", "1,000,000 ±2.0%"], ["b@x", "–", "1,000,000 ±2.0%, 0.50× faster"]],
+    )
+    assert ragged_table(pd.DataFrame([row("a@x", 1, 8, 1e-3)]))[1] == []
 
 
 def test_every_size_of_a_batch_of_real_lengths_is_a_row_of_its_own() -> None:
     speed = {"steps_low_per_s": 1e6, "steps_high_per_s": 1e6, "ratio": 1.0, "verdict": None}
     rows = [row("a@x", batch, 8, 1e-3, "packed") | speed | {"steps_per_s": batch * 1e6} for batch in (4, 8)]
-    assert ragged_rows(pd.DataFrame(rows)) == [
-        ["a@x, batch 4", "–", "–", "4,000,000 ±0.0%"],
-        ["a@x, batch 8", "–", "–", "8,000,000 ±0.0%"],
-    ]
+    assert ragged_table(pd.DataFrame(rows)) == (
+        ("real steps a second", "packed"),
+        [["a@x, batch 4", "4,000,000 ±0.0%"], ["a@x, batch 8", "8,000,000 ±0.0%"]],
+    )

@@ -38,10 +38,7 @@
         heads.forEach((other) => other.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", descending ? "descending" : "ascending");
         const body = table.tBodies[0];
-        const keyed = [...body.rows].map((row, at) => [place ? sortValue(row.cells[place]) : row.cells[0].textContent, at, row]);
-        if (keyed.some(([value]) => typeof value === "string")) {  // a column of words, though some begin with a number
-          for (const entry of keyed) if (entry[0] !== null) entry[0] = entry[2].cells[place].textContent.trim();
-        }
+        const keyed = [...body.rows].map((row, at) => [sortValue(row.cells[place]), at, row]);
         keyed.sort(([a, i], [b, j]) => {
           if (a === null || b === null) return (a === null) - (b === null) || i - j;  // what is not there stays below
           return (descending ? compare(b, a) : compare(a, b)) || i - j;

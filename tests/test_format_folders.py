@@ -13,10 +13,10 @@ import pytest
 from made_up_runs import Timed, five, write_run
 from strangers import World
 
-import harness.reporting
+import harness.format_folders
 from harness import HarnessError, load
+from harness.format_folders import MARK, write_formats
 from harness.formats import BUILT_IN
-from harness.reporting import MARK, write_formats
 from harness.schema import TABLES
 from harness.store import Run
 
@@ -190,7 +190,7 @@ class TestNames:
     def test_where_all_formats_are_the_cores_no_plugin_is_loaded(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(harness.reporting, "survey", lambda plugins: pytest.fail("nobody asked for a plugin"))
+        monkeypatch.setattr(harness.format_folders, "survey", lambda plugins: pytest.fail("nobody asked for a plugin"))
         assert write(run, *BUILT_IN, out="out")
 
     def test_a_plugin_cannot_take_the_name_of_one_of_the_cores(self, world: World, run: Run) -> None:
@@ -233,7 +233,7 @@ class TestPlugins:
     def test_one_that_fails_is_one_line_and_leaves_everything_as_it_was(
         self, world: World, run: Run, monkeypatch: pytest.MonkeyPatch, kind: str
     ) -> None:
-        monkeypatch.setattr(harness.reporting, "SECONDS", 10.0)
+        monkeypatch.setattr(harness.format_folders, "SECONDS", 10.0)
         deed, said = FAILING[kind]
         add(world, kind, deed)
         before = content(".")
