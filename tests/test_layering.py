@@ -111,6 +111,7 @@ OURS: dict[str, set[str]] = {
     "engine.serving": {"contract", "engine.arrivals", "engine.timing", "parity"},
     "engine.accuracy": {"contract"},
     "engine.lengths": {"contract", "engine.timing"},
+    "engine.keeper": set(),
     "engine.process_tree": set(),
     "engine.machine": {"contract", "limits"},
     "engine.audit": {"audits", "contract", "engine.machine", "engine.process_tree", "engine.timing", "parity"},
@@ -122,8 +123,8 @@ OURS: dict[str, set[str]] = {
     "engine.worker": {
         *("", "architectures", "audits", "catalog", "claims", "contract", "description", "engine.accuracy"),
         *("engine.arrivals", "engine.audit", "engine.costs", "engine.energy", "engine.lengths", "engine.machine"),
-        *("engine.process_state", "engine.protocol", "engine.serving", "engine.timing", "environment", "gradients"),
-        *("journal", "parity", "testing"),
+        *("engine.keeper", "engine.process_state", "engine.protocol", "engine.serving", "engine.timing", "environment"),
+        *("gradients", "journal", "parity", "testing"),
     },
     "engine.replies": {"audits", "engine.noise", "gradients", "parity"},
     "engine.process": {"engine.process_tree", "engine.protocol", "engine.replies", "engine.watch"},

@@ -156,42 +156,17 @@ def test_what_a_worker_started_ends_when_it_is_closed(place: Path, way: str) -> 
     assert wait_until(lambda: not is_alive(started))
 
 
-@pytest.mark.parametrize("way", ["child", "own-session", "double-fork", "own-environment"])
-def test_what_a_worker_started_ends_with_it_when_it_dies(
+@pytest.mark.parametrize("way", WAYS)
+def test_what_a_worker_started_ends_with_it_when_it_dies_right_after(
     place: Path, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("THEN", "die")
+    monkeypatch.setattr("harness.engine.watch.LOOKS", (PLENTY, PLENTY))  # nobody looks meanwhile
     with WorkerProcess(1) as worker:
         with pytest.raises(WorkerFailure, match="exit code 3"):
             starting(worker, way, place)
         (number,) = numbers_in(place)
         assert wait_until(lambda: not psutil.pid_exists(number) or not is_alive(psutil.Process(number)))
-
-
-def test_what_hid_itself_in_one_request_ends_though_the_worker_dies_right_after_it(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("harness.engine.watch.LOOKS", (PLENTY, PLENTY))  # nobody looks meanwhile
-    with WorkerProcess(1) as worker:
-        started = starting(worker, "own-session-and-environment", place)
-        worker._known.kill()
-        assert wait_until(lambda: process_tree.is_over(worker._known))  # its children are nobody's from now on
-    assert wait_until(lambda: not is_alive(started))
-
-
-def test_the_kernel_lists_what_a_process_started_and_what_that_started() -> None:
-    if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
-        pytest.skip("this kernel lists no children")
-    command = "import subprocess, sys; subprocess.Popen(['sleep', '600']); print(flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
-        assert parent.stdout
-        parent.stdout.readline()
-        found = process_tree.children_now(psutil.Process())
-        own = [process for process in found if process.pid == parent.pid or process.ppid() == parent.pid]
-        assert {process.name() for process in own if process.pid != parent.pid} == {"sleep"}
-        for process in own:
-            process.kill()
-    assert process_tree.children_now(psutil.Process()) == [p for p in found if p not in own and p.is_running()]
 
 
 def test_what_other_workers_and_other_engines_started_is_left_alone(

@@ -2,8 +2,9 @@
 
 A worker and all it starts carry a mark in their environment: the engine's, a dot and the worker's number. A process
 that leaves the worker's session or outlives its own parent still carries it. One that hides it is found as a descendant
-of the worker: on Linux, what outlives its own parent becomes the worker's child. Run as a program, this module is the
-guardian: it waits until the engine is gone and then ends whatever carries the engine's mark.
+of the worker, or, once that is dead, ended by its keeper: the process that the engine starts and knows, see
+`harness.engine.keeper`. Run as a program, this module is the guardian: it waits until the engine is gone and then ends
+whatever carries the engine's mark.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
@@ -32,25 +32,6 @@ def tree(root: psutil.Process) -> list[psutil.Process]:
         return [root, *root.children(recursive=True)]
     except psutil.Error:
         return []
-
-
-def children_now(root: psutil.Process) -> list[psutil.Process]:
-    """What descends from a process, where the kernel lists it; nothing elsewhere.
-
-    Unlike `tree` it looks at no other process, so it takes well under a millisecond.
-
-    Source: /proc/PID/task/TID/children (proc_pid_task(5)). It may leave out what is just being started.
-    """
-    found: list[psutil.Process] = []
-    left = [root.pid]
-    while left:
-        number = left.pop()
-        with suppress(OSError, psutil.Error):
-            for file in Path(f"/proc/{number}/task").glob("*/children"):
-                for child in map(int, file.read_text(encoding="ascii").split()):
-                    left.append(child)
-                    found.append(psutil.Process(child))
-    return found
 
 
 def is_over(process: psutil.Process) -> bool:

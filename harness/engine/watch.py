@@ -15,7 +15,7 @@ from typing import IO
 
 import psutil
 
-from harness.engine.process_tree import children_now, is_over, resident_bytes, tree
+from harness.engine.process_tree import is_over, resident_bytes, tree
 
 GIB, MIB = 2**30, 2**20
 GROWTH = 2 * GIB  # bytes a second: about what a process can touch for the first time
@@ -82,7 +82,6 @@ class Watch:
         self._file: IO[bytes] | None = None
         self._printed = 0
         self._lock = threading.Lock()  # of the log and of the pipes
-        self._seeing = threading.Lock()
         self._deciding = threading.Lock()  # whether the time of a request is over or its answer has come
         os.set_blocking(output, False)
         self._wakened, self._waker = os.pipe()
@@ -99,14 +98,7 @@ class Watch:
         self._wake()
 
     def finish(self) -> Breach | None:
-        """The request has been answered, or never will be; why the worker was ended, if it was.
-
-        What the worker has started until then is remembered: with the next request it may end, and its children are
-        then no longer its own.
-        """
-        if started := children_now(self._worker):
-            with self._seeing:
-                self.seen |= frozenset(started)
+        """The request has been answered, or never will be; why the worker was ended, if it was."""
         with self._deciding:
             self._request = None
             return self.breach
@@ -170,8 +162,7 @@ class Watch:
     def _look(self) -> float:
         """Look at the memory; gives the seconds until the next look."""
         found, limit = tree(self._worker), self._memory_bytes
-        with self._seeing:
-            self.seen = frozenset(found) | {process for process in self.seen if process.is_running()}
+        self.seen = frozenset(found) | {process for process in self.seen if process.is_running()}
         held = resident_bytes(found)
         if held > limit and len(found) > 1:
             held = resident_bytes(found, shared_once=True)  # what was forked shares most of its memory

@@ -7,7 +7,6 @@ Whatever plugins print goes to the worker's log instead.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import random
 import statistics
@@ -20,6 +19,7 @@ from pathlib import Path
 from time import perf_counter_ns  # bound before any plugin is imported
 from typing import TYPE_CHECKING, Any
 
+from harness.engine.keeper import under_a_keeper
 from harness.engine.process_state import ProcessState
 from harness.engine.protocol import print_traceback, serve
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from harness.contract import Data, Model, Runtime, Session, SessionOptions, Trainer
     from harness.engine.costs import PeakMemory
     from harness.engine.timing import Timing, Witness
-
-PR_SET_CHILD_SUBREAPER = 36  # of <linux/prctl.h>
 
 
 class Worker:
@@ -479,8 +477,7 @@ def main() -> None:
     """Go to the cores that are one's own, take the standard streams for the engine, give plugins the log, and serve."""
     with contextlib.suppress(OSError):  # whoever uses up the machine's memory is to be ended, and not the engine
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    with contextlib.suppress(AttributeError, OSError):  # Linux: what outlives its own parent is this one's child then
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    under_a_keeper()
     if cpus := os.environ.get("HARNESS_CPUS"):  # before there is any other thread
         os.sched_setaffinity(0, map(int, cpus.split(",")))
     requests = os.fdopen(os.dup(0), "rb")
