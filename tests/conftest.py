@@ -27,3 +27,12 @@ def no_loss_of_power() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", os.fstat)  # which refuses what is no open file, too
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nobodys_worker() -> Iterator[None]:
+    """A pytest that a test starts takes no part in this one, which may itself be one of several (pytest-xdist)."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
+            patch.delenv(name)
+        yield
