@@ -24,7 +24,7 @@ from harness.attempts import MEASURED, NO_RUN, NOT_IMPORTED, NOT_INSTALLED, Atte
 from harness.contract import MOST_REASON, HarnessError, printable
 from harness.journal import take_lock
 from harness.notices import say
-from harness.store import RUN_FILE
+from harness.schema import RUN_FILE
 from harness.versions import canonical, require, without_pins
 
 if TYPE_CHECKING:
@@ -33,10 +33,21 @@ if TYPE_CHECKING:
 LOCK_FILE = ".bench.lock"
 MOST_NAME = 100  # characters of a folder's name
 MOST_CONFLICTS = 20
+MOST_BEFORE = 300  # characters of what was printed before an import failed
 IMPORT_SECONDS = 600.0
 PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input", "--no-color")
 HARNESS = ("-P", "-c", "from harness.cli import main; main()")
-IMPORT = ("-P", "-c", "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]")
+UNSOLVED = "ResolutionImpossible"  # after which pip says no more than where its manual is
+CAUSES = re.compile(r"^The conflict is caused by:((?:\n {4}.*)+)", re.MULTILINE)
+IMPORT = """
+import importlib, sys
+try:
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
+except BaseException as error:
+    from harness.contract import one_line
+    sys.exit(one_line(error))
+"""
 
 
 class _NoRun(Exception):
@@ -73,8 +84,8 @@ def bench(requirements: Sequence[str], into: Path, constraints: Sequence[Path], 
         found: Mapping[str, str] = {}
         try:
             found = _install(wanted, pins)
-            _import(found)
             conflicts = _conflicts()
+            _import(found)
             code, last = _told([*HARNESS, "run", *arguments, "--out", str(path)], merged=False)
             if not (path / RUN_FILE).is_file():
                 raise _NoRun(NO_RUN, last.removeprefix("harness: ") or f"harness run ended with {code}", found)
@@ -154,7 +165,7 @@ def _import(found: Mapping[str, str]) -> None:
     for name, version in found.items():
         try:
             done = subprocess.run(
-                [sys.executable, *IMPORT, *_modules(name)],
+                [sys.executable, "-P", "-c", IMPORT, *_modules(name)],
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -164,8 +175,10 @@ def _import(found: Mapping[str, str]) -> None:
         except subprocess.TimeoutExpired:
             raise _NoRun(NOT_IMPORTED, f"{name} {version}: it took longer than {IMPORT_SECONDS:g} s", found) from None
         if done.returncode:
-            why = _last(done.stderr.splitlines()) or _ended(done.returncode)
-            raise _NoRun(NOT_IMPORTED, printable(f"{name} {version}: {why}", MOST_REASON), found)
+            *before, last = done.stderr.strip().split("\n")
+            said = printable(" ".join(before), MOST_BEFORE)
+            why = f"{name} {version}: {last or _ended(done.returncode)}{f' (it said before: {said})' if said else ''}"
+            raise _NoRun(NOT_IMPORTED, printable(why, MOST_REASON), found)
 
 
 def _modules(name: str) -> list[str]:
@@ -218,10 +231,14 @@ def _told(arguments: Sequence[str], merged: bool = True) -> tuple[int, str]:
 
 
 def _last(lines: Sequence[str]) -> str:
-    """The last line that says something; pip's own is the last that begins with ERROR."""
+    """The last line that says something; of pip the last that begins with ERROR, with the conflict that it names."""
     said = [text for line in lines if (text := printable(line, MOST_REASON))]
-    errors = [text.removeprefix("ERROR:").strip() for text in said if text.startswith("ERROR:")]
-    return (errors or said or [""])[-1]
+    errors = [text.removeprefix("ERROR:") for text in said if text.startswith("ERROR:") and UNSOLVED not in text]
+    if not errors:
+        return (said or [""])[-1]
+    causes = CAUSES.search("\n".join(line.rstrip("\n") for line in lines))
+    named = "; ".join(line.strip() for line in causes[1].splitlines() if line) if causes else ""
+    return printable(f"{errors[-1]} {named}", MOST_REASON)
 
 
 def _ended(code: int) -> str:

@@ -19,8 +19,9 @@ from harness.journal import write_atomically
 from harness.matrix import Measured, matrix, measured
 from harness.matrix_report import matrix_document, matrix_lines
 from harness.run_folders import find_runs
+from harness.schema import RUN_FILE
 from harness.sides import Side, load_side, side_of
-from harness.store import RUN_FILE, load
+from harness.store import load
 from harness.terminal import print_lines, tell_damage
 from harness.vega import Chart
 

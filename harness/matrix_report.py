@@ -78,15 +78,6 @@ def _is_version(change: Difference) -> bool:
 
 def _rest(found: Matrix, left_out: Mapping[Path, str]) -> list[Section]:
     labels = [column.label for column in found.columns]
-    whys: dict[tuple[str, str], list[str]] = {}
-    for point, cells in found.rows.items():
-        for label, column, cell in zip(labels, found.columns, cells, strict=True):
-            if column.run and not cell.latency:
-                why = f"{cell.status}: {cell.reason}".removesuffix(": ")
-                whys.setdefault((label, why), []).append(f"{point.variant}, {point.shape}")
-    for column in found.columns:
-        if not column.run and column.attempt:
-            whys[column.label, f"{column.attempt.outcome}: {column.attempt.reason}"] = ["every row"]
     sections = [
         Section(
             "Columns",
@@ -95,8 +86,7 @@ def _rest(found: Matrix, left_out: Mapping[Path, str]) -> list[Section]:
             rows=tuple((c.label, f"{c.started:%Y-%m-%d %H:%M:%S}", str(c.path)) for c in found.columns),
         )
     ]
-    rows = tuple((label, why, "; ".join(which)) for (label, why), which in whys.items())
-    if rows:
+    if rows := _whys(found):
         sections.append(Section("Not measured", header=("versions", "why", "rows"), rows=rows, is_list=True))
     changes = [
         Difference(f"{labels[place]}, {change.what}", change.base, change.new)
@@ -118,3 +108,28 @@ def _rest(found: Matrix, left_out: Mapping[Path, str]) -> list[Section]:
     if rest:
         sections.append(Section(LEFT_OUT, header=("folder", "why"), rows=rest, is_list=True))
     return sections
+
+
+def _whys(found: Matrix) -> tuple[tuple[str, str, str], ...]:
+    """Why there is no latency: columns, the reason, and rows; what several columns say alike is said once."""
+    rows: dict[tuple[str, str], dict[str, list[str]]] = {}  # by column and reason: the scenarios of every variant
+    for point, cells in found.rows.items():
+        for column, cell in zip(found.columns, cells, strict=True):
+            if column.run and not cell.latency:
+                why = f"{cell.status}: {cell.reason}".removesuffix(": ")
+                rows.setdefault((column.label, why), {}).setdefault(point.variant, []).append(point.shape)
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (label, why), variants in rows.items():
+        told = "; ".join(f"{variant} ({', '.join(shapes)})" for variant, shapes in variants.items())
+        alike.setdefault((why, told), []).append(label)
+    measured = sum(column.run is not None for column in found.columns)
+    every = f"all {measured} that were measured"
+    whole = [
+        (c.label, f"{c.attempt.outcome}: {c.attempt.reason}", "every row")
+        for c in found.columns
+        if not c.run and c.attempt
+    ]
+    return (
+        *whole,
+        *((every if 1 < measured == len(own) else "; ".join(own), why, told) for (why, told), own in alike.items()),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,10 +58,10 @@ def test_what_has_no_latency_says_its_status_in_the_table_and_why_below_it(tmp_p
     text = markdown(found)
     assert cells(text) == ["not imported", "1 ms (1–1)", "unsupported"]
     assert "| lib 0.9 | not imported: ImportError: numpy | every row |" in text
-    assert "| lib 2 | unsupported: a has no such operator | a@r, single-stream 1×5 |" in text
+    assert "| lib 2 | unsupported: a has no such operator | a@r (single-stream 1×5) |" in text
     said = " ".join(" ".join(matrix_lines(found, {})).split())
     assert "Not measured: lib 0.9: not imported: ImportError: numpy | every row" in said
-    assert "Not measured: lib 2: unsupported: b has no such operator | b@r, single-stream 1×5" in said
+    assert "Not measured: lib 2: unsupported: b has no such operator | b@r (single-stream 1×5)" in said
 
 
 def test_every_column_is_named_with_its_folder_and_all_that_changed_before_it(tmp_path: Path) -> None:
@@ -173,4 +172,5 @@ def test_a_matrix_without_any_latency_is_said_and_no_error(tmp_path: Path) -> No
     bad = Timed(A, status="crashed", reason="it was ended by SIGSEGV")
     found = matrix([run(tmp_path / v, {"lib": v}, bad) for v in ("1", "2")], [])
     assert cells(markdown(found)) == ["crashed", "crashed"]
-    assert replace(found, comparisons={}) == found
+    alike = "| all 2 that were measured | crashed: it was ended by SIGSEGV | a@r (single-stream 1×5) |"
+    assert alike in markdown(found)
