@@ -88,7 +88,8 @@ def history_chart(series: Sequence[Series]) -> Chart | None:
 
 def matrix_chart(found: Matrix) -> Chart | None:
     """The latencies of every row over the columns; one scenario of one setting at a time."""
-    labels = _distinct([column.label for column in found.columns])
+    factor = found.factors[0] if len(found.factors) == 1 else ""
+    labels = _distinct([column.label.removeprefix(factor).strip() for column in found.columns])
     rows = [
         {
             "variant": point.variant,
@@ -108,7 +109,7 @@ def matrix_chart(found: Matrix) -> Chart | None:
     x: dict[str, Any] = {
         "field": "versions",
         "type": "ordinal",
-        "title": None,
+        "title": factor or None,
         "sort": labels,
         "scale": {"domain": labels},
     }

@@ -26,11 +26,11 @@ def matrix_document(found: Matrix, left_out: Mapping[Path, str], intervals: bool
         intervals: both ends of each; otherwise ± half of a latency's and none of a ratio's, as a terminal has little
             room.
     """
-    what = "a ratio with its interval" if intervals else "a ratio"
-    remarks = (
-        f"A column for every set of versions, by {', '.join(found.factors)}. A cell is the latency of a call, compute "
-        f"alone, with its 95 % interval; then {what} to the nearest latency to its left, below 1 if this one is "
-        "faster, and the verdict.",
+    ratio = "its ratio with its interval" if intervals else "its ratio"
+    remarks = (  # each short enough for the head of a page
+        f"A column is a set of versions, by {', '.join(found.factors)}.",
+        "A cell is the latency of a call, compute alone, with its 95 % interval.",
+        f"Then comes {ratio} to the nearest latency to its left, below 1 if this one is faster, and the verdict.",
         f"The same is within {100 * found.tolerance:g} %, and verdicts hold together, over the whole table.",
     )
     settings: dict[str, list[Point]] = {}

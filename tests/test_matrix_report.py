@@ -33,7 +33,10 @@ def test_a_cell_is_a_latency_with_its_interval_then_the_ratio_with_its_own_and_t
     text = markdown(matrix(took(tmp_path, {"1.9": 0.001, "1.10": 0.002}, spread=0.01), []))
     assert "| variant | scenario | lib 1.9 | lib 1.10 |" in text
     assert cells(text) == ["1 ms (0.981–1.02)", "2 ms (1.96–2.04), 2.000× (1.954–2.047) slower"]
-    assert "by lib. A cell is the latency of a call" in text
+    assert (
+        "A column is a set of versions, by lib.\n\nA cell is the latency of a call, compute alone, with its 95 %"
+        in text
+    )
     assert "The same is within 1 %, and verdicts hold together, over the whole table." in text
 
 
@@ -137,7 +140,7 @@ class TestTheCommand:
         text = (tmp_path / "m.html").read_text(encoding="utf-8")
         assert "<th" in text
         assert '<td class="slower">2 ms (2–2), 2.000× (1.995–2.005) slower</td>' in text
-        assert '"versions": "lib 1.10"' in text
+        assert '"versions": "1.10"' in text
 
     def test_names_what_is_damaged_gone_or_has_no_such_row_and_shows_the_rest(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
