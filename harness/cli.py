@@ -47,9 +47,9 @@ Exit codes:
 UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 MOST_MINUTES = 10_080  # a week
 BENCH_EXIT_CODES = """\b
-Exit codes are those of `harness run`, and:
-  1  a version could not be measured, and the reason is written down; or as harness run has it
-  2  bad input, and nothing is written down"""
+Exit codes are those of the `harness run` in it, but
+  1  also if a version could not be measured, which is written down
+  2  also on bad input"""
 GATE_EXIT_CODES = """\b
 Exit codes:
   0  nothing is slower than allowed

@@ -62,6 +62,7 @@ def test_what_has_no_latency_says_its_status_in_the_table_and_why_below_it(tmp_p
     assert cells(text) == ["not imported", "1 ms (1–1)", "unsupported"]
     assert "| lib 0.9 | not imported: ImportError: numpy | every row |" in text
     assert "| lib 2 | unsupported: a has no such operator | a@r (single-stream 1×5) |" in text
+    assert text.count("ImportError: numpy") == 1
     said = " ".join(" ".join(matrix_lines(found, {})).split())
     assert "Not measured: lib 0.9: not imported: ImportError: numpy | every row" in said
     assert "Not measured: lib 2: unsupported: b has no such operator | b@r (single-stream 1×5)" in said
