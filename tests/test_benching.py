@@ -40,7 +40,7 @@ def only_attempt(folder: Path) -> Attempt:
 
 
 def test_a_version_that_cannot_be_installed_is_written_down_with_pips_own_reason(tmp_path: Path) -> None:
-    assert bench([ABSENT], tmp_path, [], ["quick"]) == 1
+    assert bench([ABSENT], tmp_path, [], ["no-such-suite"]) == 1
     found = only_attempt(tmp_path)
     assert (found.outcome, found.requirements, found.versions) == (NOT_INSTALLED, (ABSENT,), {})
     assert found.reason == f"No matching distribution found for {ABSENT}"
@@ -87,7 +87,7 @@ def test_what_pip_installs_where_this_interpreter_does_not_look_or_sees_somethin
     wheel(tmp_path / "wheels", name, "0.1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
     monkeypatch.setenv("PIP_TARGET", str(tmp_path / "elsewhere"))
-    assert bench([requirement], tmp_path / "results", [], ["quick"]) == 1
+    assert bench([requirement], tmp_path / "results", [], ["no-such-suite"]) == 1
     found = only_attempt(tmp_path / "results")
     assert found.outcome == NOT_INSTALLED
     assert re.fullmatch(reason, found.reason)
@@ -96,7 +96,7 @@ def test_what_pip_installs_where_this_interpreter_does_not_look_or_sees_somethin
 @pytest.mark.parametrize("pinned", ["no-such-distribution==2", "No_Such.Distribution==2"])
 def test_a_pin_of_what_is_required_is_no_conflict(tmp_path: Path, pinned: str) -> None:
     (tmp_path / "c.txt").write_text(f"{pinned}\n", encoding="utf-8")
-    assert bench([ABSENT], tmp_path, [tmp_path / "c.txt"], ["quick"]) == 1
+    assert bench([ABSENT], tmp_path, [tmp_path / "c.txt"], ["no-such-suite"]) == 1
     assert only_attempt(tmp_path).reason == f"No matching distribution found for {ABSENT}"
 
 
@@ -105,7 +105,7 @@ def test_a_pin_of_anything_else_holds(tmp_path: Path) -> None:
     wheel(tmp_path / "wheels", "stand-in", "1.0", needs='"click>=8"')
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
-        assert bench(["stand-in"], tmp_path / "results", [tmp_path / "c.txt"], ["quick"]) == 1
+        assert bench(["stand-in"], tmp_path / "results", [tmp_path / "c.txt"], ["no-such-suite"]) == 1
     reason = only_attempt(tmp_path / "results").reason
     assert reason.startswith(
         "Cannot install stand-in==1.0 because these package versions have conflicting dependencies"
