@@ -160,6 +160,19 @@ class TestTheCommand:
         assert f"Left out: {tmp_path / 'unread'}: its attempt.json is damaged" in said
         assert f"{tmp_path / 'damaged'}" in said
 
+    def test_a_version_with_which_a_plugin_cannot_be_loaded_is_a_column_although_it_has_no_row(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.made(tmp_path / "1", "1", 0.001)
+        failed = [{"name": "p", "distribution": "rnn-sound", "failure": "ImportError: no lib"}]
+        facts = ENVIRONMENT | {"started_utc": "2026-01-01T00:00:00+00:00", "versions": {"lib": "2"}}
+        write_run(tmp_path / "2", environment=facts, plugins=failed)
+        write_attempt(attempt(tmp_path / "2", "lib==2", outcome=MEASURED, reason="", versions={"lib": "2"}))
+        main(["matrix", str(tmp_path)], standalone_mode=False)
+        said = capsys.readouterr().out
+        assert re.search(f"^{A} .* plugin failed$", said, re.MULTILINE)
+        assert "Not measured: lib 2: plugin failed: plugin 'p': ImportError: no lib | a@r (single-stream" in said
+
     def test_says_why_where_nothing_was_measured(self, tmp_path: Path) -> None:
         with pytest.raises(HarnessError, match="no run lies in"):
             tell_matrix(tmp_path, EVERYTHING, False, None)
