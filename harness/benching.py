@@ -175,9 +175,12 @@ def _import(found: Mapping[str, str]) -> None:
         except subprocess.TimeoutExpired:
             raise _NoRun(NOT_IMPORTED, f"{name} {version}: it took longer than {IMPORT_SECONDS:g} s", found) from None
         if done.returncode:
-            *before, last = done.stderr.strip().split("\n")
+            lines = done.stderr.splitlines()
+            if done.returncode != 1 or not lines:  # it could not say itself what had happened
+                lines.append(_ended(done.returncode))
+            *before, last = lines
             said = printable(" ".join(before), MOST_BEFORE)
-            why = f"{name} {version}: {last or _ended(done.returncode)}{f' (it said before: {said})' if said else ''}"
+            why = f"{name} {version}: {last}{f' (it said before: {said})' if said else ''}"
             raise _NoRun(NOT_IMPORTED, printable(why, MOST_REASON), found)
 
 
@@ -227,7 +230,7 @@ def _told(arguments: Sequence[str], merged: bool = True) -> tuple[int, str]:
             process.wait()
             raise
         code = process.wait()
-    return code, _last(lines)
+    return code if code >= 0 else 128 - code, _last(lines)  # as a shell tells of a signal
 
 
 def _last(lines: Sequence[str]) -> str:
@@ -242,10 +245,11 @@ def _last(lines: Sequence[str]) -> str:
 
 
 def _ended(code: int) -> str:
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return f"it was ended by {signal.Signals(-code).name}"
-    return f"it ended with {code}"
+    """How a process ended that could not say it itself."""
+    try:
+        return f"it was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"it ended with {code}"
 
 
 def _name(requirements: Sequence[str]) -> str:

@@ -59,6 +59,30 @@ def test_a_run_that_never_began_is_written_down_with_the_last_line_of_harness_ru
     assert f"harness: click, pluggy>=1: no run: {found.reason}" in capfd.readouterr().err
 
 
+KILLED = (
+    "import os, signal, sys; print('terminating', file=sys.stderr, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+)
+
+
+@pytest.mark.parametrize(
+    ("imported", "reason"),
+    [
+        (KILLED, r"click \S+: it was ended by SIGKILL \(it said before: terminating\)"),
+        ("import os; os._exit(3)", r"click \S+: it ended with 3"),
+        ("while True: pass", r"click \S+: it took longer than 0\.5 s"),
+    ],
+)
+def test_an_import_that_dies_or_never_ends_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imported: str, reason: str
+) -> None:
+    monkeypatch.setattr("harness.benching.IMPORT", imported)
+    monkeypatch.setattr("harness.benching.IMPORT_SECONDS", 0.5 if "while" in imported else 60.0)
+    assert bench(["click"], tmp_path, [], ["no-such-suite"]) == 1
+    found = only_attempt(tmp_path)
+    assert found.outcome == NOT_IMPORTED
+    assert re.fullmatch(reason, found.reason)
+
+
 def wheel(folder: Path, name: str, version: str, source: str = "", needs: str = "") -> None:
     """A wheel in a folder, of one module."""
     module = name.replace("-", "_")
