@@ -25,13 +25,12 @@ from harness.options import (
     choose_formats,
     choose_model,
     choose_plugins,
+    choose_rows,
     choose_summary,
     choose_weights,
     choose_wide,
-    cores,
-    interpreters,
     names,
-    swept,
+    override_suite,
 )
 
 if TYPE_CHECKING:
@@ -47,6 +46,10 @@ Exit codes:
   130, 143, 129  ended by Ctrl-C, SIGTERM or SIGHUP; finished trials are kept"""
 UNWRITABLE = (errno.ENOSPC, errno.EIO, errno.EDQUOT)
 MOST_MINUTES = 10_080  # a week
+BENCH_EXIT_CODES = """\b
+Exit codes are those of the `harness run` in it, but
+  1  also if a version could not be measured, which is written down
+  2  also on bad input"""
 GATE_EXIT_CODES = """\b
 Exit codes:
   0  nothing is slower than allowed
@@ -99,6 +102,9 @@ def main() -> None:
       harness import FILE      a run made of what pytest-benchmark measured
       harness compare A B      two runs or more: ratios with intervals and verdicts
       harness history results  what became of every row, run after run
+      harness bench --with 'onnxruntime==1.31.*' -- quick
+                               the same with another version of a library, which it installs
+      harness matrix FOLDER    such runs in one table: variants, and a column a version
       harness gate RUN --max-slowdown 3%
       harness new-plugin NAME  a package of your own to begin with
     """
@@ -106,56 +112,7 @@ def main() -> None:
 
 @main.command(epilog=EXIT_CODES)
 @click.argument("suite", required=False)
-@click.option(
-    "--models", callback=names, metavar="A,B", help="Models to run; names or patterns such as 'hand-*' or '!hand-*'."
-)
-@choose_model
-@choose_weights
-@click.option("--runtimes", callback=names, metavar="A,B", help="Runtimes to run them on.")
-@click.option("--tasks", callback=names, metavar="A,B", help="Tasks to run them on.")
-@click.option("--baselines", callback=names, metavar="A@B", help="Variants that others are compared with.")
-@click.option("--scenarios", callback=names, metavar="A,B", help="What latency is measured of, such as single-stream.")
-@click.option(
-    "--loads", callback=names, metavar="A,B", help="Under which loads it is looked how much a variant sustains."
-)
-@click.option("--device", help="cpu, or an accelerator such as cuda.")
-@click.option("--dtype", help="float32 or float64.")
-@click.option("--threads", type=int, help="Threads a call may use.")
-@click.option("--cpus", callback=cores, metavar="0,2-3", help="The only cores that workers may use.")
-@click.option("--hidden-size", type=int, help="Of every layer, in place of the tasks' own.")
-@click.option("--num-layers", type=int, help="Likewise.")
-@click.option("--seeds", type=int, help="Trainings per variant and task; 0 leaves accuracy out.")
-@click.option(
-    "--precision",
-    type=float,
-    help="Stop at a planned look when half of every compute ratio's interval is at most this (0.01 is 1 %); "
-    "to measure longer, give --max-slices too.",
-)
-@click.option("--slices", type=int, help="Slices at least; each gives every runtime a fresh process.")
-@click.option("--max-slices", type=int, help="Slices at most.")
-@click.option(
-    "--budget", "budget_seconds", type=float, help="No slice of a task's latency begins after so many seconds."
-)
-@click.option(
-    "--python",
-    "pythons",
-    multiple=True,
-    callback=interpreters,
-    metavar="NAME=PATH",
-    help="Measure every variant in this interpreter; repeat it, and they are interleaved and compared with the first.",
-)
-@click.option(
-    "--sweep",
-    multiple=True,
-    callback=swept,
-    metavar="KEY=A,B",
-    help="Measure over a grid: batch, time, hidden-size, num-layers, dtype or threads; repeat it for more of them.",
-)
-@click.option("--most-trials", type=int, help="Refuse a plan of more trials.")
-@choose_data_dir
-@click.option("--trial-seconds", type=float, help="A worker that takes longer over one step of a trial is ended.")
-@click.option("--worker-memory-gib", type=float, help="So is one that holds more memory, with all it started.")
-@click.option("--worker-output-mib", type=float, help="And one that prints more.")
+@override_suite
 @choose_plugins
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for this run; by default a new one in results/.")
 @click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Do what is missing in this run.")
@@ -360,10 +317,7 @@ def compare(base: Path, new: tuple[Path, ...], allow_different: bool, out: Path 
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option(
-    "--variants", callback=names, metavar="A,B", help="Rows to show; names or patterns such as 'hand-*' or '!hand-*'."
-)
-@click.option("--scenarios", callback=names, metavar="A,B", help="Likewise, such as single-stream.")
+@choose_rows
 @click.option("--last", type=click.IntRange(min=1), metavar="N", help="The newest N runs alone.")
 @choose_file
 def history(
@@ -378,6 +332,77 @@ def history(
     from harness.history import Meant
 
     tell_history(folder, Meant(variants, scenarios), last, out)
+
+
+@main.command(epilog=BENCH_EXIT_CODES)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- ARGUMENTS OF harness run]")
+@click.option(
+    "--with",
+    "requirements",
+    multiple=True,
+    required=True,
+    metavar="REQUIREMENT",
+    help="Install this first, such as 'onnxruntime==1.31.*'; repeat it for more.",
+)
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("results/matrix"),
+    show_default=True,
+    help="Folder in which the run gets one of its own.",
+)
+@click.option(
+    "-c",
+    "--constraint",
+    "constraints",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Versions of whatever else is installed with it; what it pins of a REQUIREMENT does not count.",
+)
+@click.pass_context
+def bench(
+    ctx: click.Context,
+    arguments: tuple[str, ...],
+    requirements: tuple[str, ...],
+    into: Path,
+    constraints: tuple[Path, ...],
+) -> None:
+    """Install other versions of libraries here, and run a suite with them: one column of `harness matrix`.
+
+    It changes what is installed beside this harness, so it is for an environment of its own, as tox makes one. A
+    version that cannot be installed or imported is written down with the reason. One runs at a time in one folder;
+    another waits.
+    """
+    from harness.benching import bench as bench_with
+
+    given = run.make_context(
+        "run", list(arguments), parent=ctx
+    ).params  # a mistake is told before anything is installed
+    for option in ("out", "resume", "dry_run", "pythons"):
+        if given[option]:
+            name = {"pythons": "python"}.get(option, option.replace("_", "-"))
+            raise HarnessError(f"--{name}: it does not go with harness bench, which makes a new run in --into")
+    sys.exit(bench_with(requirements, into, constraints, arguments))
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@choose_rows
+@click.option("--allow-different", is_flag=True, help="Merge runs although the environments differ in what matters.")
+@choose_file
+def matrix(
+    folder: Path, variants: list[str] | None, scenarios: list[str] | None, allow_different: bool, out: Path | None
+) -> None:
+    """The runs below FOLDER in one table: variants and scenarios, and a column for every set of versions.
+
+    Each latency is compared with the one to its left. A version that could not be measured is a column with the reason.
+    Of several runs of the same versions the newest is shown. Exits with 2 if the runs are of different machines.
+    """
+    from harness.comparing import tell_matrix
+    from harness.history import Meant
+
+    tell_matrix(folder, Meant(variants, scenarios), allow_different, out)
 
 
 @main.command(epilog=GATE_EXIT_CODES)

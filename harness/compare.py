@@ -29,6 +29,7 @@ SEPARATE, INTERLEAVED = "separate runs", "interleaved"
 NO_SAMPLES = "no samples that count"
 UNITS = {"process": "processes", "instance": "instances", "slice": "slices"}
 Pair = tuple[Point, Trial, Trial, Medians, Medians]  # BASE's trial and medians before NEW's
+Places = tuple[int, int]  # of two among several sides, BASE before NEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,36 @@ def judged(rows: Sequence[Row], tolerance: float) -> list[Row]:
         for place, word in zip(places, words, strict=True):
             found[place] = replace(found[place], verdict=word)
     return found
+
+
+def compare_pairs(
+    sides: Mapping[int, Side],
+    wanted: Mapping[Point, Iterable[Places]],
+    tolerance: float,
+    allow_different: bool = False,
+) -> dict[Places, Comparison]:
+    """Compare sides in pairs. Each comparison has the rows that are wanted of it; the verdicts of all hold together.
+
+    Args:
+        sides: from `side_of`, by their places.
+        wanted: which pairs of each point, which both must have; a pair that is named twice is one ratio.
+        tolerance: ratios within it of 1 are the same; 0.01 is 1 %.
+        allow_different: compare although the environments differ in what matters.
+
+    Raises:
+        HarnessError: as `compare_sides`.
+    """
+    shown = [(point, places) for point, own in wanted.items() for places in dict.fromkeys(own)]
+    pairs = {
+        (old, new): compare_sides(sides[old], sides[new], allow_different)
+        for old, new in dict.fromkeys(places for _, places in shown)
+    }
+    known = {(row.point, places): row for places, each in pairs.items() for row in each.rows}
+    rows = judged([known[key] for key in shown], tolerance)
+    own: dict[Places, list[Row]] = {places: [] for places in pairs}
+    for (_, places), row in zip(shown, rows, strict=True):
+        own[places].append(row)
+    return {places: replace(each, rows=tuple(own[places])) for places, each in pairs.items()}
 
 
 def compare_sides(base: Side, new: Side, allow_different: bool = False) -> Comparison:

@@ -1,14 +1,16 @@
-"""Charts of comparisons and histories: pure functions of their records."""
+"""Charts of comparisons, histories and matrices: pure functions of their records."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from harness.charts import MOST_BARS
 from harness.compare import Comparison, interval_text
 from harness.formatting import seconds
 from harness.history import Series
+from harness.matrix import Matrix
 from harness.stats import Estimate
 from harness.vega import (
     MOST_LINES,
@@ -77,22 +79,80 @@ def history_chart(series: Sequence[Series]) -> Chart | None:
     ]
     if not rows:
         return None
+    x = {"field": "began", "type": "temporal", "title": "when the run began (UTC)", "scale": {"type": "utc"}}
+    said = "One line a variant and series; lines at the points are 95 % intervals within each run."
+    return _latency_lines(
+        "history", "Latency over time", said, rows, x, "series", ("variant", "run", "began", "in words")
+    )
+
+
+def matrix_chart(found: Matrix) -> Chart | None:
+    """The latencies of every row over the columns; one scenario of one setting at a time."""
+    factor = found.factors[0] if len(found.factors) == 1 else ""
+    labels = _distinct([column.label.removeprefix(factor).strip() for column in found.columns])
+    rows = [
+        {
+            "variant": point.variant,
+            "scenario": f"{point.shape}, {point.setting}",
+            "versions": label,
+            "latency": cell.latency.value,
+            "in words": seconds(cell.latency.value),
+            "verdict": cell.row.verdict if cell.row else "",
+        }
+        | _interval("latency", cell.latency)
+        for point, cells in found.rows.items()
+        for label, cell in zip(labels, cells, strict=True)
+        if cell.latency and cell.latency.value > 0
+    ]
+    if not rows:
+        return None
+    x: dict[str, Any] = {
+        "field": "versions",
+        "type": "ordinal",
+        "title": factor or None,
+        "sort": labels,
+        "scale": {"domain": labels},
+    }
+    x |= {"axis": {"labelAngle": 0, "labelLimit": 160}}
+    said = "One line a variant; lines at the points are 95 % intervals within each run."
+    return _latency_lines(
+        "matrix", "Latency over versions", said, rows, x, "variant", ("variant", "versions", "in words", "verdict")
+    )
+
+
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """The same, with a number behind those that are there twice."""
+    return [
+        f"{label} ({labels[:place].count(label) + 1})" if labels.count(label) > 1 else label
+        for place, label in enumerate(labels)
+    ]
+
+
+def _latency_lines(
+    name: str,
+    title: str,
+    said: str,
+    rows: list[dict[str, Any]],
+    x: dict[str, Any],
+    detail: str,
+    told: Sequence[str],
+) -> Chart:
+    """Latencies with their intervals over something, a line a variant; `detail` is what further tells lines apart."""
     names = list(dict.fromkeys(str(row["variant"]) for row in rows))
     shown = names[:MOST_LINES]
-    x = {"field": "began", "type": "temporal", "title": "when the run began (UTC)", "scale": {"type": "utc"}}
     y = latency_axis("latency", "latency of a call")
-    colour = {"color": variant_colours(shown), "detail": nominal("series")}
+    colour = {"color": variant_colours(shown), "detail": nominal(detail)}
     layers = [
         {"mark": "rule", "encoding": {"x": x, **range_along("y", "latency", y), **colour}},
         {
             "mark": {"type": "line", "point": {"filled": True, "size": 50}},
-            "encoding": {"x": x, "y": y, **colour, "tooltip": tooltip("variant", "run", "began", "in words")},
+            "encoding": {"x": x, "y": y, **colour, "tooltip": tooltip(*told)},
         },
     ]
     return Chart(
-        "history",
-        "Latency over time",
-        "One line a variant and series; lines at the points are 95 % intervals within each run.",
+        name,
+        title,
+        said,
         spec_of(
             [row for row in rows if row["variant"] in shown], layer=layers, height=320, **choice_of("scenario", rows)
         ),

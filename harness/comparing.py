@@ -1,4 +1,4 @@
-"""What `harness compare`, `gate` and `history` do, from folders to what is printed and written."""
+"""What `harness compare`, `gate`, `history` and `matrix` do, from folders to what is printed and written."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.attempts import MEASURED, find_attempts
 from harness.compare import compare, compare_all, gate, interleaved, parse_percent
-from harness.compare_charts import comparison_chart, history_chart
+from harness.compare_charts import comparison_chart, history_chart, matrix_chart
 from harness.compare_report import comparison_document, comparison_lines, gate_document, gate_lines, no_gate_document
 from harness.contract import HarnessError
 from harness.document import Document, document_markdown
@@ -15,7 +16,10 @@ from harness.document_page import write_document
 from harness.history import Meant, history
 from harness.history_report import history_document, history_lines
 from harness.journal import write_atomically
+from harness.matrix import Measured, matrix, measured
+from harness.matrix_report import matrix_document, matrix_lines
 from harness.run_folders import find_runs
+from harness.schema import RUN_FILE
 from harness.sides import Side, load_side, side_of
 from harness.store import load
 from harness.terminal import print_lines, tell_damage
@@ -103,6 +107,50 @@ def tell_history(folder: Path, meant: Meant, last: int | None, out: Path | None)
     found = history(sides, meant)
     print_lines(history_lines(found, left_out))
     _write(out, history_document(found, left_out, intervals=True), history_chart(found))
+
+
+def tell_matrix(folder: Path, meant: Meant, allow_different: bool, out: Path | None) -> None:
+    """Print the runs below a folder as one table, a column for every set of versions.
+
+    Args:
+        folder: holds runs, and what `harness bench` wrote down, at any depth.
+        meant: which rows.
+        allow_different: merge runs although the environments differ in what matters.
+        out: also a file, of HTML if its name ends in `.html`, else of Markdown.
+
+    Raises:
+        HarnessError: no run is there or has such a row, what matters differs, or the file cannot be written.
+    """
+    attempts, broken = find_attempts(folder)
+    try:
+        runs, left_out = find_runs(folder)
+    except HarnessError as error:
+        if not attempts:
+            raise
+        first = attempts[0]
+        raise HarnessError(f"nothing was measured in '{folder}': {first.path}: {first.reason}") from error
+    meant.check(row for run in runs for row in run.rows)
+    made = {attempt.path: attempt for attempt in attempts}
+    found: list[Measured] = []
+    for run in runs:
+        try:
+            if run.path not in made and not any(meant.has(*row) for row in run.rows):
+                raise HarnessError("it has no such row")
+            loaded = load(run.path)
+            tell_damage(loaded)
+            found.append(measured(loaded, made.get(run.path)))
+        except HarnessError as error:
+            left_out[run.path] = str(error)
+    if not found:
+        why = next((f"{path}: {text}" for path, text in left_out.items()), "")
+        raise HarnessError(f"no run in '{folder}' has a latency to show: {why}")
+    known = {run.path for run in runs} | left_out.keys()
+    gone = (attempt.path for attempt in attempts if attempt.outcome == MEASURED and attempt.path not in known)
+    left_out |= broken | dict.fromkeys(gone, f"its {RUN_FILE} is gone")
+    failed = [attempt for attempt in attempts if attempt.outcome != MEASURED]
+    table = matrix(found, failed, meant, allow_different)
+    print_lines(matrix_lines(table, left_out))
+    _write(out, matrix_document(table, left_out, intervals=True), matrix_chart(table))
 
 
 def _side(path: Path) -> Side:

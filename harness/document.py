@@ -63,7 +63,7 @@ def document_markdown(document: Document) -> str:
     for section in document.sections:
         body = [line for remark in section.remarks for line in (inline(remark), "")]
         if section.header:
-            body += [*markdown_table(section.header, section.rows), ""]
+            body += [*markdown_table([inline(name) for name in section.header], section.rows), ""]
         if section.folded:
             lines += details(html.escape(printable(section.title)), body[:-1])
         else:

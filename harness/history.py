@@ -7,18 +7,17 @@ matters are not: each such environment is a series of its own.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from harness import estimates, stats
-from harness.compare import Row, compare_sides, judged
+from harness.compare import Places, Row, compare_pairs
 from harness.contract import HarnessError
 from harness.sides import OK, Difference, Point, Side, differing
 
 COMPUTE = "compute"
 Latencies = dict[Point, stats.Estimate]  # of one run, in seconds
-Places = tuple[int, int]  # of two runs in a series, the earlier before the newer
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +148,7 @@ def _moment(side: Side) -> datetime:
 
 def _series(runs: Sequence[tuple[int, datetime, Side]], first: Side, meant: Meant) -> Series:
     numbers, moments, sides = [n for n, _, _ in runs], [m for _, m, _ in runs], [s for _, _, s in runs]
-    known = [_compute(side, meant) for side in sides]
+    known = [latencies(side, meant) for side in sides]
     lines = _lines(numbers, sides, known)
     before = [None, *sides[:-1]]
     changes = [differing(old.changing, new.changing) if old else () for old, new in zip(before, sides, strict=True)]
@@ -164,14 +163,10 @@ def _lines(numbers: Sequence[int], sides: Sequence[Side], known: Sequence[Latenc
     for point in dict.fromkeys(point for own in known for point in own):
         have = [place for place, own in enumerate(known) if point in own]
         wanted[point] = [(have[-2], have[-1]), (have[0], have[-1])] if len(have) > 1 else []
-    pairs: dict[Places, Mapping[Point, Row]] = {}
-    for old, new in dict.fromkeys(places for own in wanted.values() for places in own):
-        pairs[old, new] = {row.point: row for row in compare_sides(sides[old], sides[new]).rows}
-    shown = [(point, places) for point, own in wanted.items() for places in dict.fromkeys(own)]
-    rows = judged([pairs[places][point] for point, places in shown], sides[0].tolerance)
     found = {
-        (point, places): Against(numbers[places[0]], numbers[places[1]], row)
-        for (point, places), row in zip(shown, rows, strict=True)
+        (row.point, places): Against(numbers[places[0]], numbers[places[1]], row)
+        for places, comparison in compare_pairs(dict(enumerate(sides)), wanted, sides[0].tolerance).items()
+        for row in comparison.rows
     }
     return [
         Line(
@@ -183,7 +178,7 @@ def _lines(numbers: Sequence[int], sides: Sequence[Side], known: Sequence[Latenc
     ]
 
 
-def _compute(side: Side, meant: Meant) -> Latencies:
+def latencies(side: Side, meant: Meant) -> Latencies:
     """The latencies of the rows that are meant and ok, at the compute boundary, as the run's own table has them."""
     found = {}
     for point, trial in side.trials.items():

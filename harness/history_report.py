@@ -76,11 +76,11 @@ def _cells(line: Line, intervals: bool) -> tuple[str, ...]:
     def ratio(against: Against | None) -> str:
         return f"{ratio_text(against.row, intervals)} {against.row.verdict}" if against else NONE
 
-    latencies = (_latency(found, intervals) if found else NONE for found in line.latencies)
+    latencies = (latency_text(found, intervals) if found else NONE for found in line.latencies)
     return line.point.variant, line.point.shape, ratio(line.before), ratio(line.first), *latencies
 
 
-def _latency(found: stats.Estimate, intervals: bool) -> str:
+def latency_text(found: stats.Estimate, intervals: bool) -> str:
     """`508 µs (490–526)`, or `508 µs ±3.5%`."""
     if intervals and found.low > 0:
         scale, unit = unit_of(found.value)

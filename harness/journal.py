@@ -21,7 +21,7 @@ from harness.contract import HarnessError, one_line
 
 try:
     import fcntl
-except ImportError:  # not POSIX: two runs into one folder are then not kept apart
+except ImportError:  # not POSIX: two processes that write one file are then not kept apart
     fcntl = None  # type: ignore[assignment]
 
 MAX_RECORD_BYTES = 256 * 1024 * 1024
@@ -261,16 +261,25 @@ def _checksum(number: int, body: bytes) -> int:
     return zlib.crc32(body, zlib.crc32(b"%d," % number))
 
 
+def take_lock(file: IO[bytes], wait: bool = False) -> bool:
+    """Lock an open file for this process until it is closed; False if another process has it and nobody waits.
+
+    It ends with the process, however that ends. A file system, or an operating system, without locks keeps nobody out.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass
+    return True
+
+
 def _lock(file: IO[bytes], path: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not take_lock(file):
         file.close()
-        raise HarnessError(f"'{path.parent}' is being written by another run; wait for it to end") from error
-    except OSError:  # a file system without locks
-        return
+        raise HarnessError(f"'{path.parent}' is being written by another run; wait for it to end")
 
 
 def _ends_with_newline(path: Path) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -115,3 +117,77 @@ choose_weights = click.option(
     help="Its weights, a safetensors file with the layer's own names: what is checked and timed. With head.weight and "
     "head.bias it is scored as it is, and never trained.",
 )
+SUITE_OPTIONS = (
+    click.option(
+        "--models",
+        callback=names,
+        metavar="A,B",
+        help="Models to run; names or patterns such as 'hand-*' or '!hand-*'.",
+    ),
+    choose_model,
+    choose_weights,
+    click.option("--runtimes", callback=names, metavar="A,B", help="Runtimes to run them on."),
+    click.option("--tasks", callback=names, metavar="A,B", help="Tasks to run them on."),
+    click.option("--baselines", callback=names, metavar="A@B", help="Variants that others are compared with."),
+    click.option(
+        "--scenarios", callback=names, metavar="A,B", help="What latency is measured of, such as single-stream."
+    ),
+    click.option(
+        "--loads", callback=names, metavar="A,B", help="Under which loads it is looked how much a variant sustains."
+    ),
+    click.option("--device", help="cpu, or an accelerator such as cuda."),
+    click.option("--dtype", help="float32 or float64."),
+    click.option("--threads", type=int, help="Threads a call may use."),
+    click.option("--cpus", callback=cores, metavar="0,2-3", help="The only cores that workers may use."),
+    click.option("--hidden-size", type=int, help="Of every layer, in place of the tasks' own."),
+    click.option("--num-layers", type=int, help="Likewise."),
+    click.option("--seeds", type=int, help="Trainings per variant and task; 0 leaves accuracy out."),
+    click.option(
+        "--precision",
+        type=float,
+        help="Stop at a planned look when half of every compute ratio's interval is at most this (0.01 is 1 %); "
+        "to measure longer, give --max-slices too.",
+    ),
+    click.option("--slices", type=int, help="Slices at least; each gives every runtime a fresh process."),
+    click.option("--max-slices", type=int, help="Slices at most."),
+    click.option(
+        "--budget", "budget_seconds", type=float, help="No slice of a task's latency begins after so many seconds."
+    ),
+    click.option(
+        "--python",
+        "pythons",
+        multiple=True,
+        callback=interpreters,
+        metavar="NAME=PATH",
+        help="Measure every variant in this interpreter; repeat it, and they are interleaved and compared with the "
+        "first.",
+    ),
+    click.option(
+        "--sweep",
+        multiple=True,
+        callback=swept,
+        metavar="KEY=A,B",
+        help="Measure over a grid: batch, time, hidden-size, num-layers, dtype or threads; repeat it for more of them.",
+    ),
+    click.option("--most-trials", type=int, help="Refuse a plan of more trials."),
+    choose_data_dir,
+    click.option("--trial-seconds", type=float, help="A worker that takes longer over one step of a trial is ended."),
+    click.option("--worker-memory-gib", type=float, help="So is one that holds more memory, with all it started."),
+    click.option("--worker-output-mib", type=float, help="And one that prints more."),
+)
+
+
+def choose_rows(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say which rows are shown."""
+    what = "Rows to show; names or patterns such as 'hand-*' or '!hand-*'."
+    variants = click.option("--variants", callback=names, metavar="A,B", help=what)
+    return variants(
+        click.option("--scenarios", callback=names, metavar="A,B", help="Likewise, such as single-stream.")(command)
+    )
+
+
+def override_suite(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say what of a suite is run, and how."""
+    for option in reversed(SUITE_OPTIONS):
+        command = option(command)
+    return command

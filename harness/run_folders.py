@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.contract import HarnessError
-from harness.store import RUN_FILE, read_header, started
+from harness.schema import RUN_FILE
+from harness.store import read_header, started
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 SCHEMA_VERSION = 6
+RUN_FILE = "run.json"  # in a run's folder; it says which version wrote it
 UNKNOWN = "unknown"  # in a column of a trial that cannot be empty, of a run that was imported
 LARGEST_WHOLE = 2**53  # up to here a float can count
 READABLE_VERSIONS = (5, 6)  # an older run lacks what it could not know, and is read

@@ -40,6 +40,7 @@ from harness.schema import (
     PARITY_COLUMNS,
     PROCESS_COLUMNS,
     READABLE_VERSIONS,
+    RUN_FILE,
     SCHEMA_VERSION,
     SCORE_COLUMNS,
     STATUSES,
@@ -49,7 +50,6 @@ from harness.schema import (
 )
 
 JOURNAL = "journal.jsonl"
-RUN_FILE = "run.json"
 FOLDERS = ("samples", "weights", "logs", "cache")
 MAX_RUN_FILE_BYTES = 256 * 1024 * 1024
 ROOM_BYTES = 4 * 2**20  # more than the weights of a training that only just failed

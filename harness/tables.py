@@ -17,8 +17,8 @@ from harness.audits import AUDITS
 from harness.contract import HarnessError, one_line
 from harness.limits import LIMIT_COLUMNS, Limit, limit_columns, limits
 from harness.samples import iterations
-from harness.schema import COST_COLUMNS, WHOLE_COLUMNS
-from harness.store import RUN_FILE, Run
+from harness.schema import COST_COLUMNS, RUN_FILE, WHOLE_COLUMNS
+from harness.store import Run
 from harness.suite import Latency
 from harness.verdicts import judge
 

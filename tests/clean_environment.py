@@ -22,17 +22,22 @@ def build_wheels(sources: Iterable[Path], folder: Path) -> list[Path]:
     return sorted(set(folder.glob("*.whl")) - before)
 
 
+def borrow(folder: Path) -> Path:
+    """A new folder with the third parties' packages of the running environment, and none of ours or a plugin."""
+    folder.mkdir(parents=True)
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(OURS) and not _is_plugin(path):
+            (folder / path.name).symlink_to(path)
+    return folder
+
+
 class CleanEnvironment:
     """A virtual environment that borrows third parties' packages from the running one, and none of ours or a plugin."""
 
     def __init__(self, folder: Path, wheels: Iterable[Path]) -> None:
         self.folder = folder
         self.programs = folder / "environment" / ("Scripts" if os.name == "nt" else "bin")
-        borrowed = folder / "borrowed"
-        borrowed.mkdir(parents=True)
-        for path in Path(sysconfig.get_path("purelib")).iterdir():
-            if not path.name.startswith(OURS) and not _is_plugin(path):
-                (borrowed / path.name).symlink_to(path)
+        borrowed = borrow(folder / "borrowed")
         _run([sys.executable, "-m", "venv", "--without-pip", str(folder / "environment")], folder)
         self.python = self.programs / "python"
         (site,) = _run(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from made_up_runs import ENVIRONMENT, Timed, five, write_run
 
+from harness.attempts import NOT_INSTALLED, Attempt
 from harness.compare import Comparison, compare_all
-from harness.compare_charts import comparison_chart, history_chart
+from harness.compare_charts import comparison_chart, history_chart, matrix_chart
 from harness.history import Meant, history
+from harness.matrix import Matrix, matrix, measured
 from harness.sides import Side, side_of
 from harness.store import load
 
@@ -53,6 +56,37 @@ def test_a_history_has_a_point_for_every_latency(sides: list[Side]) -> None:
     assert vl_convert.vegalite_to_vega(chart.static)
 
 
-def test_of_nothing_there_is_no_chart() -> None:
+def matrix_of(tmp_path: Path, *versions: dict[str, str]) -> Matrix:
+    """Runs in which a call takes 1, 2, 3 ms, of which the second is not ok; and a version that was not installed."""
+    runs = []
+    for number, own in enumerate(versions, start=1):
+        facts = ENVIRONMENT | {"started_utc": datetime(2026, 1, number, tzinfo=UTC).isoformat(), "versions": own}
+        timed = Timed("a@r", five(number * 1e-3, 0.001), status="wrong" if number == 2 else "ok")
+        runs.append(measured(load(write_run(tmp_path / f"m{number}", timed, environment=facts)), None))
+    failed = Attempt(tmp_path / "x", datetime(2026, 1, 9, tzinfo=UTC), ("lib==0.9",), NOT_INSTALLED, "there is none")
+    return matrix(runs, [failed])
+
+
+def test_a_matrix_has_a_point_for_every_latency_and_a_place_for_every_column(tmp_path: Path) -> None:
+    chart = matrix_chart(matrix_of(tmp_path, {"lib": "1.9"}, {"lib": "1.10"}, {"lib": "2.0"}))
+    assert chart
+    drawn = [(row["variant"], row["versions"], row["verdict"]) for row in chart.spec["data"]["values"]]
+    assert drawn == [("a@r", "1.9", ""), ("a@r", "2.0", "slower")]
+    x = chart.spec["layer"][1]["encoding"]["x"]
+    assert (x["title"], x["sort"]) == ("lib", ["==0.9", "1.9", "1.10", "2.0"])
+    assert vl_convert.vegalite_to_vega(chart.static)
+
+
+def test_columns_of_one_name_have_a_place_each_in_a_chart(tmp_path: Path) -> None:
+    found = matrix_of(tmp_path, {"lib": "1", "b": "1"}, {"lib": "1", "b": "2"})
+    twice = replace(found, columns=tuple(replace(column, label="lib 1") for column in found.columns))
+    chart = matrix_chart(twice)
+    assert chart
+    assert chart.spec["layer"][1]["encoding"]["x"]["sort"] == ["lib 1 (1)", "lib 1 (2)", "lib 1 (3)"]
+
+
+def test_of_nothing_there_is_no_chart(tmp_path: Path) -> None:
+    empty = matrix_of(tmp_path, {"lib": "1"})
+    assert matrix_chart(replace(empty, rows={})) is None
     assert comparison_chart([]) is None
     assert history_chart([]) is None

@@ -12,6 +12,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from click.testing import CliRunner
 from workflows import read_yaml
 
 import harness
-from harness import capacity, cli, columns, formats, hookspecs, samples, schema, store, suite, tables
+from harness import attempts, capacity, cli, columns, formats, hookspecs, samples, schema, store, suite, tables
 from harness.catalog import Catalog, Entry, Plugin
 from harness.contract import SESSION_CLAIMS
 from harness.engine.run import Preflight
 from harness.journal import read_journal
+from harness.versions import require
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -226,6 +228,16 @@ class TestTheTablesPage:
         head = text_of("tables.md").partition("From Python")[2].partition("\n## ")[0]
         assert set(re.findall(r"^\| `(\w+)`", head, re.MULTILINE)) == members(store.Run)
 
+    def test_names_every_key_and_every_outcome_of_an_attempt_and_no_other(self, tmp_path: Path) -> None:
+        began = datetime(2026, 1, 1, tzinfo=UTC)
+        attempts.write_attempt(attempts.Attempt(tmp_path, began, ("a==1",), attempts.MEASURED))
+        facts = json.loads((tmp_path / attempts.ATTEMPT_FILE).read_text(encoding="utf-8"))
+        text = section(text_of("tables.md"), "An attempt")
+        assert first_cells(text_of("tables.md"), "An attempt") == list(facts)
+        assert re.findall(r"^\| (\w[\w ]*) \| ", text.partition("| outcome |")[2], re.MULTILINE) == list(
+            attempts.OUTCOMES
+        )
+
     def test_gives_every_status_with_its_meaning(self) -> None:
         rows = re.findall(r"^\| `([^`]+)` \| (.+?) \|$", section(text_of("tables.md"), "Statuses"), re.MULTILINE)
         assert dict(rows) == schema.STATUSES
@@ -375,6 +387,39 @@ class TestContinuousIntegration:
         assert [list(cells) for (cells,) in told] == [list(pair) for pair in zip(*measured, strict=True)]
 
 
+SECTIONS = {
+    "tox.ini": (ROOT / "tox.ini").read_text(encoding="utf-8"),
+    "docs/matrix.md": next(text for words, text, _ in fences(text_of("matrix.md")) if words == ["ini"]),
+}
+
+
+class TestTheMatrix:
+    @pytest.mark.parametrize("name", SECTIONS)
+    def test_every_column_has_an_environment_and_a_requirement_and_its_command_is_one(self, name: str) -> None:
+        ini = configparser.ConfigParser(interpolation=None)
+        ini.read_string(SECTIONS[name])
+        (header,) = [section for section in ini.sections() if section.startswith("testenv:bench-")]
+        lines = dict(line.split(": ", 1) for line in ini["versions"]["of_this_column"].strip().splitlines())
+        assert list(lines) == re.findall(r"\w+", header.removeprefix("testenv:bench-"))
+        command = re.sub(r"\{posargs:(.+)\}", r"\1", ini[header]["commands"])
+        for line in lines.values():
+            (arguments,) = invocations(command.replace("{[versions]of_this_column}", line))
+            parse(arguments)
+            given = cli.bench.make_context("bench", arguments[1:]).params
+            assert [require(text).name for text in given["requirements"]] == [re.split("=", line.split()[1])[0]]
+            assert given["constraints"] == (Path("constraints.txt"),)
+
+    def test_the_label_of_this_repository_runs_what_the_page_says_of_it(self) -> None:
+        ini = configparser.ConfigParser(interpolation=None)
+        ini.read_string(SECTIONS["tox.ini"])
+        (header,) = [section for section in ini.sections() if section.startswith("testenv:bench-")]
+        labels = dict(line.split(": ")[::-1] for line in ini[header]["labels"].strip().splitlines())
+        named = re.search(r"`tox run -m bench` takes `(.+)`\.", text_of("matrix.md"))
+        assert named
+        assert named[1].split("`, `") == [f"bench-{factor}" for factor in labels["bench"].split(",")]
+        assert "bench" not in ini["tox"]["env_list"]
+
+
 def invocations(block: str) -> Iterator[list[str]]:
     """The arguments of every `harness` command in a block of shell lines."""
     joined = block.replace("\\\n", " ")
@@ -436,7 +481,17 @@ def test_no_file_holds_a_merge_that_was_left_undone() -> None:
             assert not line.startswith(("<" * 7, ">" * 7)), path
 
 
-@pytest.mark.parametrize(("page", "reports", "count"), [("README.md", "*", 48), ("docs/tutorial.md", "tutorial", 8)])
+MATRIX = ROOT / "results" / "reference" / "matrix" / "report.md"
+
+
+@pytest.mark.parametrize(
+    ("page", "reports", "count"),
+    [
+        ("README.md", "*", 48),
+        ("docs/tutorial.md", "tutorial", 8),
+        ("docs/matrix.md", "matrix", 4 if MATRIX.exists() else 0),
+    ],
+)
 def test_every_number_in_a_pages_tables_is_in_a_published_report(page: str, reports: str, count: int) -> None:
     known: dict[str, set[str]] = {}
     for report in (ROOT / "results" / "reference").glob(f"{reports}/report.md"):
@@ -446,6 +501,17 @@ def test_every_number_in_a_pages_tables_is_in_a_published_report(page: str, repo
     assert len(told) >= count
     for variant, cells in told:
         assert set(cells) <= known[variant], variant
+
+
+@pytest.mark.skipif(not MATRIX.exists(), reason="no matrix is published yet")
+def test_the_published_matrix_is_what_the_command_makes_of_the_runs_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    out = tmp_path / "report.md"
+    result = CliRunner().invoke(cli.main, ["matrix", "results/reference/matrix", "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert out.read_text(encoding="utf-8") == MATRIX.read_text(encoding="utf-8")
 
 
 TUTORIAL = ROOT / "results" / "reference" / "tutorial" / "report.md"

@@ -27,6 +27,13 @@ def test_a_section_is_a_heading_sentences_and_a_table_in_markdown() -> None:
     ]
 
 
+def test_a_column_that_a_stranger_named_acts_as_little_as_any_text() -> None:
+    section = Section(header=("a|b", "<b>*c*</b>"), rows=(("1", "2"),))
+    assert (
+        document_markdown(Document("Whole", (), (section,))).splitlines()[2] == r"| a\|b | &lt;b&gt;\*c\*&lt;/b&gt; |"
+    )
+
+
 def test_a_section_is_a_title_sentences_and_aligned_columns_on_a_terminal_and_a_list_a_line_a_row() -> None:
     assert lines_of(TABLE, LIST) == [
         *("First.", "", "Title", "", "Said before.", ""),

@@ -83,14 +83,18 @@ OURS: dict[str, set[str]] = {
         *("", "catalog", "columns", "contract", "formatting", "html_report", "interchange", "report", "report_parts"),
         *("schema", "store", "summary_report", "tables"),
     },
+    "versions": {"contract"},
+    "attempts": {"contract", "journal"},
     "compare": {"contract", "estimates", "formatting", "sides", "stats", "store", "tables", "verdicts"},
     "document": {"contract", "formatting"},
     "compare_report": {"compare", "formatting", "document", "sides", "verdicts"},
     "history": {"compare", "contract", "estimates", "sides", "stats"},
     "history_report": {"compare_report", "formatting", "history", "document", "sides", "stats"},
-    "compare_charts": {"charts", "compare", "formatting", "history", "stats", "vega"},
+    "matrix": {"attempts", "compare", "contract", "history", "sides", "stats", "store", "versions"},
+    "matrix_report": {"compare_report", "document", "history_report", "matrix", "sides"},
+    "compare_charts": {"charts", "compare", "formatting", "history", "matrix", "stats", "vega"},
     "document_page": {"document", "formatting", "page", "vega", "verdicts"},
-    "run_folders": {"contract", "store"},
+    "run_folders": {"contract", "schema", "store"},
     "notices": set(),
     "ending": set(),
     "options": {"contract", "formats"},
@@ -99,9 +103,11 @@ OURS: dict[str, set[str]] = {
         *("tables", "verdicts"),
     },
     "comparing": {
-        *("compare", "compare_charts", "compare_report", "contract", "document", "document_page", "history"),
-        *("history_report", "journal", "run_folders", "sides", "store", "terminal", "vega"),
+        *("attempts", "compare", "compare_charts", "compare_report", "contract", "document", "document_page"),
+        *("history", "history_report", "journal", "matrix", "matrix_report", "run_folders", "schema", "sides"),
+        *("store", "terminal", "vega"),
     },
+    "benching": {"attempts", "contract", "journal", "notices", "schema", "versions"},
     "importing": {"contract", "journal", "report", "schema", "store", "terminal"},
     "engine": set(),
     "engine.noise": set(),
@@ -160,7 +166,17 @@ OURS: dict[str, set[str]] = {
         *("catalog", "contract", "engine.process", "engine.survey", "formats", "journal", "store", "terminal"),
     },
     "cli": {
-        *("", "catalog", "comparing", "contract", "ending", "engine.conformance", "engine.survey", "formats"),
+        *(
+            "",
+            "benching",
+            "catalog",
+            "comparing",
+            "contract",
+            "ending",
+            "engine.conformance",
+            "engine.survey",
+            "formats",
+        ),
         *(
             "history",
             "importing",
@@ -194,6 +210,7 @@ THEIRS: dict[str, set[str]] = {
     },
     "scipy": {"stats"},
     "jinja2": {"page"},
+    "packaging": {"versions", "benching"},
     "markdown_it": {"page"},
     "vl_convert": {"page"},
     "pluggy": {"catalog", "hookspecs"},
@@ -304,9 +321,17 @@ def test_a_worker_does_all_it_is_asked_for_without_what_is_slow_to_import() -> N
     assert done.stdout == "set()\n"  # it is started some ten times in the shortest run
 
 
+def test_the_step_that_installs_a_library_imports_none_that_it_may_have_broken() -> None:
+    code = "import sys, harness.cli, harness.benching; print({'numpy', 'pandas', 'scipy'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
 def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine() -> None:
     outward = {
+        "attempts",
         "baselines",
+        "benching",
         "capacity",
         "charts",
         "cli",
@@ -322,6 +347,8 @@ def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine()
         "interchange",
         "limit_report",
         "load_report",
+        "matrix",
+        "matrix_report",
         "page",
         "document",
         "document_page",
@@ -335,6 +362,7 @@ def test_the_engine_knows_nothing_of_reports_and_reports_nothing_of_the_engine()
         "tables",
         "terminal",
         "verdicts",
+        "versions",
     }
     for module in MODULES:
         found = below_harness(imports(MODULES[module]))
