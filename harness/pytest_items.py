@@ -1,0 +1,291 @@
+"""What the pytest plugin does when it is asked: variants as tests, proved and timed in pytest's own process.
+
+Their node ids begin with `harness::`, which is no file: `harness::digits-rows::hand-lstm@numpy[offline]`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.catalog import Catalog, Plugin, hint
+from harness.contract import DataError, HarnessError, Unsupported, printable
+from harness.engine.in_process import InProcess, OpenVariant, Windows, Wrong
+from harness.engine.process import WorkerFailure
+from harness.engine.survey import survey
+from harness.interchange import extra_info, names_of, params_of
+from harness.plan import Plan, Setting, Trial, make_plan
+from harness.sides import Point
+from harness.suite import DEFAULT_SUITE, read_suite
+
+ROOT = "harness"
+PLUGINS = "plugins"  # under which those are that cannot be loaded
+NOT_HERE = ("accuracy", "load", "calibration")  # kinds of trials
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What the suite means here: its name, what is installed, what may be asked, and who answers."""
+
+    suite: str
+    catalog: Catalog
+    plan: Plan
+    worker: InProcess
+
+    def place(self, setting: Setting) -> str:
+        """A setting's name in a node id: its task, and what a sweep may change if it has several."""
+        if sum(other.task == setting.task for other in self.plan.settings()) == 1:
+            return setting.task
+        size = setting.size
+        return f"{setting.task}-H{size.hidden_size}-L{size.num_layers}-{setting.dtype}-{setting.threads}t"
+
+    def name(self, trial: Trial) -> str:
+        """A latency trial's name in a node id: its variant and scenario, and the shape if that has several."""
+        shapes = {t.point for t in self.plan.of("latency", trial.task) if t.scenario == trial.scenario}
+        return f"{trial.variant}[{trial.scenario}{f'-{trial.batch}x{trial.time}' if len(shapes) > 1 else ''}]"
+
+
+PLANNED = pytest.StashKey[Planned]()
+THREADS = pytest.StashKey[set[str]]()  # pools of threads that could not be held to the suite's number
+
+
+def planned(config: pytest.Config) -> Planned:
+    """The suite's plan, made once. Plugins are asked in a worker what they give; none is loaded here for that.
+
+    Raises:
+        HarnessError: no such suite, or nothing to run.
+    """
+    if PLANNED not in config.stash:
+        name, suite = read_suite(config.getoption("harness_suite") or DEFAULT_SUITE)
+        catalog = survey()
+        plan = make_plan(suite, catalog)
+        cache = tempfile.TemporaryDirectory(prefix="harness-")
+        config.add_cleanup(cache.cleanup)
+        folder = os.environ.get("HARNESS_DATA_DIR")
+        worker = InProcess(plan, catalog, Path(cache.name), Path(folder) if folder else None)
+        config.stash[PLANNED] = Planned(name, catalog, plan, worker)
+    return config.stash[PLANNED]
+
+
+class Collection:
+    """Adds the suite's variants to what pytest collects.
+
+    Args:
+        config: of a session with `--harness`.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._wanted: list[str] = []
+        config.stash[THREADS] = set()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self) -> None:
+        """Take our node ids out of the command line, before pytest looks for files of that name."""
+        prefix = f"{ROOT}::"
+        self._wanted = [arg.removeprefix(prefix) for arg in self._config.args if arg.startswith(prefix)]
+        self._config.args = [arg for arg in self._config.args if not arg.startswith(prefix)]
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Add our root to what a session holds."""
+        report = yield
+        if isinstance(collector, pytest.Session) and report.passed:
+            path = self._config.rootpath / ROOT
+            report.result.append(
+                Variants.from_parent(collector, name=ROOT, path=path, nodeid=ROOT, wanted=self._wanted)
+            )
+        return report
+
+    def pytest_report_collectionfinish(self) -> list[str]:
+        """What the suite asks for besides."""
+        if PLANNED not in self._config.stash:
+            return []
+        found = self._config.stash[PLANNED]
+        counts = ((kind, len(found.plan.of(kind))) for kind in NOT_HERE)
+        rest = ", ".join(f"{count} {kind} trial{'s' * (count > 1)}" for kind, count in counts if count)
+        more = f"; not here: {rest}; harness run has them" if rest else ""
+        return [f"harness: suite {found.suite}, {len(found.plan.variants())} variants{more}"]
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Which threads were not as the suite has it."""
+        if pools := self._config.stash[THREADS]:
+            told = ", ".join(sorted(pools))
+            terminalreporter.write_line(f"harness: number of threads not held: {told} (extra_info has it)", yellow=True)
+
+
+class Variants(pytest.Collector):
+    """The root of our nodes.
+
+    Args:
+        wanted: node ids without the root; everything below one of these is collected. None means all.
+    """
+
+    def __init__(self, wanted: list[str], **more: Any) -> None:
+        super().__init__(**more)
+        self._wanted = wanted
+
+    def collect(self) -> Iterable[pytest.Item]:
+        """The tests, in the plan's order."""
+        try:
+            items = list(_items(self, planned(self.config)))
+        except HarnessError as error:
+            raise self.CollectError(f"--harness: {error}") from error
+        ids = [item.nodeid.removeprefix(f"{ROOT}::") for item in items]
+        for one in self._wanted:
+            if not any(_is_below(name, one) for name in ids):
+                raise self.CollectError(f"not found: {ROOT}::{printable(one)}; {hint(one, ids)}")
+        wanted = self._wanted or [""]
+        return [i for i, name in zip(items, ids, strict=True) if any(_is_below(name, one) for one in wanted)]
+
+
+class Place(pytest.Module):
+    """A setting of the suite. A module as pytest knows it, for fixtures of that scope."""
+
+
+class VariantTest(pytest.Function):
+    """One test; it stands in no file."""
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Where it stands."""
+        return self.path, None, self.name
+
+
+def _is_below(name: str, wanted: str) -> bool:
+    """Whether a node id means another or holds it: nothing, a place, all scenarios of a variant, or one test."""
+    return wanted in ("", name) or name.startswith((f"{wanted}::", f"{wanted}["))
+
+
+def _items(root: Variants, found: Planned) -> Iterator[pytest.Item]:
+    timed = found.plan.of("latency")
+    with_latency = {(trial.variant, trial.setting) for trial in timed}
+    alone = [trial for trial in found.plan.of("parity") if (trial.variant, trial.setting) not in with_latency]
+    for setting in found.plan.settings():
+        place = _place(root, found.place(setting))
+        for trial in [trial for trial in timed if trial.setting == setting]:
+            windows = Windows()
+            item = _test(place, found.name(trial), _latency_test(trial, windows))
+            item.add_marker(pytest.mark.benchmark(timer=windows.seconds))
+            yield item
+        for trial in [trial for trial in alone if trial.setting == setting]:
+            yield _test(place, f"{trial.variant}[parity]", _parity_test(trial))
+    broken = [plugin for plugin in found.catalog.plugins if plugin.failure]
+    place = _place(root, PLUGINS)
+    for plugin in broken:
+        yield _test(place, plugin.name, _broken_plugin_test(plugin))
+
+
+def _place(root: Variants, name: str) -> Place:
+    place: Place = Place.from_parent(root, name=name, path=root.path, nodeid=f"{ROOT}::{name}")
+    place.obj = sys.modules[__name__]
+    return place
+
+
+def _test(place: Place, name: str, function: Callable[..., None]) -> VariantTest:
+    item: VariantTest = VariantTest.from_parent(place, name=name, callobj=function)
+    item.add_marker("harness")
+    return item
+
+
+def _latency_test(trial: Trial, windows: Windows) -> Callable[..., None]:
+    def test(benchmark: Any, request: pytest.FixtureRequest) -> None:
+        point = _point(trial)
+        benchmark.name, benchmark.group = names_of(point)
+        benchmark.fullname, benchmark.params = f"{benchmark.group}::{benchmark.name}", params_of(point)
+        with _opened(trial, request.node) as variant:
+            variant.time(benchmark, windows, benchmark.enabled)
+            if benchmark.enabled:
+                row = {"latency_s": benchmark.stats["median"], "processes": 1, "instances": 1}
+                benchmark.extra_info |= extra_info(row, parity="ok")
+                if pools := variant.threads_not_held():
+                    benchmark.extra_info["threads_not_held"] = pools
+                    request.config.stash[THREADS].update(pools)
+
+    return test
+
+
+def _parity_test(trial: Trial) -> Callable[..., None]:
+    def test(request: pytest.FixtureRequest) -> None:
+        with _opened(trial, request.node) as variant:
+            variant.check()
+
+    return test
+
+
+def _broken_plugin_test(plugin: Plugin) -> Callable[..., None]:
+    def test() -> None:
+        pytest.fail(f"plugin '{plugin.name}' cannot be loaded: {plugin.failure}", pytrace=False)
+
+    return test
+
+
+def parametrize(metafunc: pytest.Metafunc, fixture: str) -> None:
+    """A test that uses the fixture is asked once with every variant in every setting.
+
+    Raises:
+        CollectError: there is no such suite, or nothing to run.
+    """
+    try:
+        found = planned(metafunc.config)
+    except HarnessError as error:
+        raise pytest.Collector.CollectError(f"{fixture}: {error}") from error
+    trials = found.plan.of("parity")
+    is_one = len(found.plan.settings()) == 1
+    ids = [str(t.variant) if is_one else f"{t.variant}-{found.place(t.setting)}" for t in trials]
+    metafunc.parametrize(fixture, trials, indirect=True, ids=ids)
+
+
+@contextmanager
+def proved(trial: Trial, node: pytest.Item) -> Iterator[OpenVariant]:
+    """A variant, open, whose parity is checked before and after what is done with it; otherwise no number is kept."""
+    with _opened(trial, node) as variant:
+        variant.check()
+        yield variant
+        if variant.problem:
+            _withhold(node)  # the test has seen it and said so
+        else:
+            variant.check()
+
+
+@contextmanager
+def _opened(trial: Trial, node: pytest.Item) -> Iterator[OpenVariant]:
+    """A variant, open; what is not supported is skipped, and what is wrong fails in one line and has no number."""
+    where = f"{trial.variant} on {trial.task}"
+    if trial.variant.python:
+        pytest.skip(f"{where}: another interpreter needs a process of its own; harness run has it")
+    try:
+        with planned(node.config).worker.opened(trial) as variant:
+            yield variant
+    except (Unsupported, DataError) as reason:
+        pytest.skip(f"{where}: {reason}")
+    except (Wrong, WorkerFailure) as reason:
+        _withhold(node)
+        pytest.fail(f"{where}: {reason}", pytrace=False)
+    except BaseException:
+        _withhold(node)
+        raise
+
+
+def _withhold(node: pytest.Item) -> None:
+    """What was timed of it is no latency: it stands neither in pytest-benchmark's table nor in its files."""
+    benchmark = getattr(node, "funcargs", {}).get("benchmark")
+    if benchmark is not None:
+        benchmark.has_error = True  # files leave it out
+        if benchmark.stats:
+            benchmark.stats.stats.data.clear()  # and so does the table what has no data
+
+
+def _point(trial: Trial) -> Point:
+    known = {field.name: getattr(trial, field.name) for field in fields(Point) if hasattr(trial, field.name)}
+    size = {name: getattr(trial.size, name) for name in ("input_size", "hidden_size", "num_layers")}
+    return Point(**known | size | {"variant": str(trial.variant), "boundary": "compute"})
