@@ -40,6 +40,11 @@ class Planned:
     plan: Plan
     worker: InProcess
 
+    @property
+    def broken(self) -> list[Plugin]:
+        """The plugins that cannot be loaded."""
+        return [plugin for plugin in self.catalog.plugins if plugin.failure]
+
     def place(self, setting: Setting) -> str:
         """A setting's name in a node id: its task, and what a sweep may change if it has several."""
         if sum(other.task == setting.task for other in self.plan.settings()) == 1:
@@ -54,7 +59,7 @@ class Planned:
 
 
 PLANNED = pytest.StashKey[Planned]()
-THREADS = pytest.StashKey[set[str]]()  # pools of threads that could not be held to the suite's number
+TOLD = pytest.StashKey["Told"]()
 
 
 def planned(config: pytest.Config) -> Planned:
@@ -71,7 +76,9 @@ def planned(config: pytest.Config) -> Planned:
         config.add_cleanup(cache.cleanup)
         folder = os.environ.get("HARNESS_DATA_DIR")
         worker = InProcess(plan, catalog, Path(cache.name), Path(folder) if folder else None)
-        config.stash[PLANNED] = Planned(name, catalog, plan, worker)
+        found = config.stash[PLANNED] = Planned(name, catalog, plan, worker)
+        told = config.stash[TOLD] = Told(found)
+        config.pluginmanager.register(told, "harness-told")
     return config.stash[PLANNED]
 
 
@@ -85,14 +92,13 @@ class Collection:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._wanted: list[str] = []
-        config.stash[THREADS] = set()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
         """Take our node ids out of the command line, before pytest looks for files of that name."""
-        prefix = f"{ROOT}::"
-        self._wanted = [arg.removeprefix(prefix) for arg in self._config.args if arg.startswith(prefix)]
-        self._config.args = [arg for arg in self._config.args if not arg.startswith(prefix)]
+        given = self._config.args
+        self._wanted = [arg for arg in given if arg.startswith(f"{ROOT}::")]
+        self._config.args = [arg for arg in given if arg not in self._wanted]
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_make_collect_report(
@@ -107,28 +113,35 @@ class Collection:
             )
         return report
 
+
+class Told:
+    """Says what a plan leaves out and what did not go as planned. Of a session that has one."""
+
+    def __init__(self, found: Planned) -> None:
+        self._found = found
+        self.pools: set[str] = set()  # of threads that were not held to a trial's number
+
     def pytest_report_collectionfinish(self) -> list[str]:
-        """What the suite asks for besides."""
-        if PLANNED not in self._config.stash:
-            return []
-        found = self._config.stash[PLANNED]
+        """What the suite asks for besides, and who could not be asked."""
+        found = self._found
         counts = ((kind, len(found.plan.of(kind))) for kind in NOT_HERE)
         rest = ", ".join(f"{count} {kind} trial{'s' * (count > 1)}" for kind, count in counts if count)
         more = f"; not here: {rest}; harness run has them" if rest else ""
-        return [f"harness: suite {found.suite}, {len(found.plan.variants())} variants{more}"]
+        lines = [f"harness: suite {found.suite}, {len(found.plan.variants())} variants{more}"]
+        return lines + [f"harness: {_failure(plugin)}" for plugin in found.broken]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Which threads were not as the suite has it."""
-        if pools := self._config.stash[THREADS]:
-            told = ", ".join(sorted(pools))
-            terminalreporter.write_line(f"harness: number of threads not held: {told} (extra_info has it)", yellow=True)
+        if self.pools:
+            told = ", ".join(sorted(self.pools))
+            terminalreporter.write_line(f"harness: number of threads not held: {told}; see extra_info", yellow=True)
 
 
 class Variants(pytest.Collector):
     """The root of our nodes.
 
     Args:
-        wanted: node ids without the root; everything below one of these is collected. None means all.
+        wanted: node ids; what is below one of these is collected. None given means all.
     """
 
     def __init__(self, wanted: list[str], **more: Any) -> None:
@@ -141,12 +154,12 @@ class Variants(pytest.Collector):
             items = list(_items(self, planned(self.config)))
         except HarnessError as error:
             raise self.CollectError(f"--harness: {error}") from error
-        ids = [item.nodeid.removeprefix(f"{ROOT}::") for item in items]
+        ids = [item.nodeid for item in items]
         for one in self._wanted:
             if not any(_is_below(name, one) for name in ids):
-                raise self.CollectError(f"not found: {ROOT}::{printable(one)}; {hint(one, ids)}")
-        wanted = self._wanted or [""]
-        return [i for i, name in zip(items, ids, strict=True) if any(_is_below(name, one) for one in wanted)]
+                raise self.CollectError(f"not found: {printable(one)}; {hint(one, ids)}")
+        wanted = self._wanted or [ROOT]
+        return [item for item in items if any(_is_below(item.nodeid, one) for one in wanted)]
 
 
 class Place(pytest.Module):
@@ -156,14 +169,14 @@ class Place(pytest.Module):
 class VariantTest(pytest.Function):
     """One test; it stands in no file."""
 
-    def reportinfo(self) -> tuple[Path, None, str]:
-        """Where it stands."""
-        return self.path, None, self.name
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """Where it is said to stand."""
+        return self.path, 0, self.name
 
 
 def _is_below(name: str, wanted: str) -> bool:
-    """Whether a node id means another or holds it: nothing, a place, all scenarios of a variant, or one test."""
-    return wanted in ("", name) or name.startswith((f"{wanted}::", f"{wanted}["))
+    """Whether a node id is wanted: the root, a place, all scenarios of a variant, or one test."""
+    return wanted in (name, f"{ROOT}::") or name.startswith((f"{wanted}::", f"{wanted}["))
 
 
 def _items(root: Variants, found: Planned) -> Iterator[pytest.Item]:
@@ -179,9 +192,8 @@ def _items(root: Variants, found: Planned) -> Iterator[pytest.Item]:
             yield item
         for trial in [trial for trial in alone if trial.setting == setting]:
             yield _test(place, f"{trial.variant}[parity]", _parity_test(trial))
-    broken = [plugin for plugin in found.catalog.plugins if plugin.failure]
     place = _place(root, PLUGINS)
-    for plugin in broken:
+    for plugin in found.broken:
         yield _test(place, plugin.name, _broken_plugin_test(plugin))
 
 
@@ -206,10 +218,7 @@ def _latency_test(trial: Trial, windows: Windows) -> Callable[..., None]:
             variant.time(benchmark, windows, benchmark.enabled)
             if benchmark.enabled:
                 row = {"latency_s": benchmark.stats["median"], "processes": 1, "instances": 1}
-                benchmark.extra_info |= extra_info(row, parity="ok")
-                if pools := variant.threads_not_held():
-                    benchmark.extra_info["threads_not_held"] = pools
-                    request.config.stash[THREADS].update(pools)
+                benchmark.extra_info |= extra_info(row, "ok", trial.compute_dtype)
 
     return test
 
@@ -224,9 +233,13 @@ def _parity_test(trial: Trial) -> Callable[..., None]:
 
 def _broken_plugin_test(plugin: Plugin) -> Callable[..., None]:
     def test() -> None:
-        pytest.fail(f"plugin '{plugin.name}' cannot be loaded: {plugin.failure}", pytrace=False)
+        pytest.fail(_failure(plugin), pytrace=False)
 
     return test
+
+
+def _failure(plugin: Plugin) -> str:
+    return f"plugin '{plugin.name}' cannot be loaded: {plugin.failure}"
 
 
 def parametrize(metafunc: pytest.Metafunc, fixture: str) -> None:
@@ -266,6 +279,7 @@ def _opened(trial: Trial, node: pytest.Item) -> Iterator[OpenVariant]:
     try:
         with planned(node.config).worker.opened(trial) as variant:
             yield variant
+            _tell_threads(variant, node)
     except (Unsupported, DataError) as reason:
         pytest.skip(f"{where}: {reason}")
     except (Wrong, WorkerFailure) as reason:
@@ -276,10 +290,21 @@ def _opened(trial: Trial, node: pytest.Item) -> Iterator[OpenVariant]:
         raise
 
 
+def _tell_threads(variant: OpenVariant, node: pytest.Item) -> None:
+    if pools := variant.threads_not_held():
+        node.config.stash[TOLD].pools.update(pools)
+        if benchmark := _benchmark_of(node):
+            benchmark.extra_info["threads_not_held"] = pools
+
+
+def _benchmark_of(node: pytest.Item) -> Any:
+    """The fixture of pytest-benchmark's, if the test uses it."""
+    return getattr(node, "funcargs", {}).get("benchmark")
+
+
 def _withhold(node: pytest.Item) -> None:
     """What was timed of it is no latency: it stands neither in pytest-benchmark's table nor in its files."""
-    benchmark = getattr(node, "funcargs", {}).get("benchmark")
-    if benchmark is not None:
+    if benchmark := _benchmark_of(node):
         benchmark.has_error = True  # files leave it out
         if benchmark.stats:
             benchmark.stats.stats.data.clear()  # and so does the table what has no data

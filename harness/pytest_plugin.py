@@ -52,8 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config.option, "benchmark_disable"):
         way = "leave out -p no:benchmark" if _is_installed("pytest_benchmark") else EXTRA
         raise pytest.UsageError(f"--harness: pytest-benchmark, which times, is not there; {way}")
-    if not _is_installed("threadpoolctl"):
-        raise pytest.UsageError(f"--harness: threadpoolctl, which holds the number of threads, is not there; {EXTRA}")
+    if problem := _missing():
+        raise pytest.UsageError(f"--harness: {problem}")
     from harness.pytest_items import Collection
 
     config.addinivalue_line("markers", MARKER)
@@ -63,6 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Ask for a test once with every variant, if it uses the fixture."""
     if FIXTURE in metafunc.fixturenames:
+        if problem := _missing():
+            raise pytest.Collector.CollectError(f"{FIXTURE}: {problem}")
         from harness.pytest_items import parametrize
 
         parametrize(metafunc, FIXTURE)
@@ -99,6 +101,11 @@ def _put_back(variables: dict[str, str | None]) -> None:
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+
+
+def _missing() -> str:
+    is_there = _is_installed("threadpoolctl")
+    return "" if is_there else f"threadpoolctl, which holds the number of threads, is not there; {EXTRA}"
 
 
 def _is_installed(module: str) -> bool:

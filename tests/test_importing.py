@@ -394,7 +394,7 @@ def test_of_an_export_of_the_harness_it_is_said_what_is_lost(tmp_path: Path) -> 
     ours = load(write_made_up_run(tmp_path / "ours", Timed("a@r", five(0.002, 0.1)), environment=facts))
     BUILT_IN["pytest-benchmark"].write(ours, tmp_path)
     content = json.loads((tmp_path / "0001_latency.json").read_text(encoding="utf-8"))
-    assert parse(content).limits[-1].startswith("This is an export of rnn-harness: scenarios, sizes and processes")
+    assert parse(content).limits[-1].startswith("This is an export of rnn-harness: processes are not read from it")
     assert not parse(FILE).limits[-1].startswith("This is an export")
 
 
