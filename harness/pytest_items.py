@@ -1,6 +1,6 @@
 """What the pytest plugin does when it is asked: variants as tests, proved and timed in pytest's own process.
 
-Their node ids begin with `harness::`, which is no file: `harness::digits-rows::hand-lstm@numpy[offline]`.
+Their node ids begin with `harness::`, which is no file: `harness::digits-rows::hand-lstm@numpy::offline`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -53,9 +53,9 @@ class Planned:
         return f"{setting.task}-H{size.hidden_size}-L{size.num_layers}-{setting.dtype}-{setting.threads}t"
 
     def name(self, trial: Trial) -> str:
-        """A latency trial's name in a node id: its variant and scenario, and the shape if that has several."""
+        """A latency trial's name below its variant's: its scenario, and the shape if the scenario has several."""
         shapes = {t.point for t in self.plan.of("latency", trial.task) if t.scenario == trial.scenario}
-        return f"{trial.variant}[{trial.scenario}{f'-{trial.batch}x{trial.time}' if len(shapes) > 1 else ''}]"
+        return f"{trial.scenario}-{trial.batch}x{trial.time}" if len(shapes) > 1 else str(trial.scenario)
 
 
 PLANNED = pytest.StashKey[Planned]()
@@ -163,38 +163,46 @@ class Variants(pytest.Collector):
 
 
 class Place(pytest.Module):
-    """A setting of the suite. A module as pytest knows it, for fixtures of that scope."""
+    """A setting of the suite, which holds its variants. A module as pytest knows it, for fixtures of that scope."""
+
+
+class Below(pytest.Collector):
+    """A variant in a setting, which holds its scenarios."""
+
+    def collect(self) -> Iterable[pytest.Item]:
+        """Nothing: the root has collected its tests."""
+        return []
 
 
 class VariantTest(pytest.Function):
     """One test; it stands in no file."""
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        """Where it is said to stand."""
-        return self.path, 0, self.name
+        """Where it is said to stand, and the title of its failure."""
+        return self.path, 0, self.nodeid.removeprefix(f"{ROOT}::")
 
 
 def _is_below(name: str, wanted: str) -> bool:
-    """Whether a node id is wanted: the root, a place, all scenarios of a variant, or one test."""
-    return wanted in (name, f"{ROOT}::") or name.startswith((f"{wanted}::", f"{wanted}["))
+    """Whether a node id is wanted: the root, a place, a variant with all its scenarios, or one test."""
+    return wanted in (name, f"{ROOT}::") or name.startswith(f"{wanted}::")
 
 
 def _items(root: Variants, found: Planned) -> Iterator[pytest.Item]:
-    timed = found.plan.of("latency")
-    with_latency = {(trial.variant, trial.setting) for trial in timed}
-    alone = [trial for trial in found.plan.of("parity") if (trial.variant, trial.setting) not in with_latency]
     for setting in found.plan.settings():
         place = _place(root, found.place(setting))
-        for trial in [trial for trial in timed if trial.setting == setting]:
-            windows = Windows()
-            item = _test(place, found.name(trial), _latency_test(trial, windows))
-            item.add_marker(pytest.mark.benchmark(timer=windows.seconds))
-            yield item
-        for trial in [trial for trial in alone if trial.setting == setting]:
-            yield _test(place, f"{trial.variant}[parity]", _parity_test(trial))
+        trials = [trial for trial in found.plan.trials if trial.setting == setting]
+        for variant in dict.fromkeys(trial.variant for trial in trials):
+            below: Below = Below.from_parent(place, name=str(variant))
+            own = [trial for trial in trials if trial.variant == variant]
+            for trial in [trial for trial in own if trial.kind == "latency"]:
+                windows = Windows()
+                item = _test(below, found.name(trial), _latency_test(trial, windows))
+                item.add_marker(pytest.mark.benchmark(timer=windows.seconds))
+                yield item
+            if not any(trial.kind == "latency" for trial in own):
+                yield from (_test(below, "parity", _parity_test(trial)) for trial in own if trial.kind == "parity")
     place = _place(root, PLUGINS)
-    for plugin in found.broken:
-        yield _test(place, plugin.name, _broken_plugin_test(plugin))
+    yield from (_test(place, plugin.name, _broken_plugin_test(plugin)) for plugin in found.broken)
 
 
 def _place(root: Variants, name: str) -> Place:
@@ -203,8 +211,8 @@ def _place(root: Variants, name: str) -> Place:
     return place
 
 
-def _test(place: Place, name: str, function: Callable[..., None]) -> VariantTest:
-    item: VariantTest = VariantTest.from_parent(place, name=name, callobj=function)
+def _test(parent: pytest.Collector, name: str, function: Callable[..., None]) -> VariantTest:
+    item: VariantTest = VariantTest.from_parent(parent, name=name, callobj=function)
     item.add_marker("harness")
     return item
 
@@ -281,10 +289,10 @@ def _opened(trial: Trial, node: pytest.Item) -> Iterator[OpenVariant]:
             yield variant
             _tell_threads(variant, node)
     except (Unsupported, DataError) as reason:
-        pytest.skip(f"{where}: {reason}")
+        raise pytest.skip.Exception(f"{where}: {reason}") from None
     except (Wrong, WorkerFailure) as reason:
         _withhold(node)
-        pytest.fail(f"{where}: {reason}", pytrace=False)
+        raise pytest.fail.Exception(f"{where}: {reason}", pytrace=False) from None
     except BaseException:
         _withhold(node)
         raise
@@ -308,6 +316,9 @@ def _withhold(node: pytest.Item) -> None:
         benchmark.has_error = True  # files leave it out
         if benchmark.stats:
             benchmark.stats.stats.data.clear()  # and so does the table what has no data
+        benchmark.disabled = True
+        with suppress(Exception):  # it is used but once
+            benchmark(int)  # for it warns of a test in which it was not used
 
 
 def _point(trial: Trial) -> Point:
