@@ -24,6 +24,7 @@ BROKEN = "import no_such_package"
 SUITE = "loads = ['server']\n" + QUICK.replace("seeds = 2", "seeds = 1")
 LATENCIES = ("single-stream", "offline", "training-step")
 PLACE = "harness::tiny"
+PAGE = Path(__file__).parent.parent / "docs" / "pytest.md"
 pytestmark = pytest.mark.slow
 JSON = ("--benchmark-json", "benchmarks.json")
 OWN_TESTS = """
@@ -450,6 +451,13 @@ def test_forward(benchmark, harness_variant):
     prepared = session.prepare(harness_variant.inputs(batch=4, time=20))
     benchmark.pedantic(session.run, (prepared,), rounds=20)
 """
+
+
+def test_the_example_of_the_page_runs(world: World, tmp_path: Path) -> None:
+    (example,) = re.findall(r"^```python pytest\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    done = ask(tmp_path, "-v", *QUICKLY, *JSON, "--harness-suite=suite.toml", test_page=example)
+    assert done.outcomes == {"test_page.py::test_a_long_sequence[plain-lstm@plain]": "PASSED"}
+    assert len(done.benchmarks) == 1
 
 
 def test_of_a_variant_that_is_wrong_before_or_after_no_number_is_kept(
