@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import threadpoolctl  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 from strangers import QUICK, World
 
 from harness import Unsupported
-from harness.engine import in_process
+from harness.engine import in_process, timing
 from harness.engine.in_process import InProcess, OpenVariant, Windows, Wrong
 from harness.engine.survey import survey
 from harness.plan import make_plan
@@ -120,6 +123,44 @@ def test_an_honest_variant_passes_in_every_scenario(
     with variant as own:
         own.time(loop_of(3), Windows(), is_timed)
         assert (str(own), own.size.hidden_size, own.problem) == ("plain-lstm@plain", 6, "")
+
+
+def test_calls_are_warmed_up_before_the_loop_where_it_times_and_no_garbage_is_collected_in_it(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    warm_up = timing.warm_up
+
+    def warmed(*arguments: Any) -> Any:
+        happened.append("warm-up")
+        return warm_up(*arguments)
+
+    def loop(call: Callable[[], None]) -> None:
+        happened.append(f"loop, collecting: {gc.isenabled()}")
+        call()
+
+    monkeypatch.setattr(timing, "warm_up", warmed)
+    _, variant = opened(tmp_path, "plain-lstm")
+    with variant as own:
+        own.time(loop, Windows(), is_timed=True)
+        own.time(loop, Windows(), is_timed=False)
+    assert happened == ["warm-up", "loop, collecting: False", "loop, collecting: False"]
+    assert gc.isenabled()
+
+
+def test_pools_that_were_there_have_the_trials_threads_while_it_is_open_and_their_own_again(
+    world: World, tmp_path: Path
+) -> None:
+    def pools() -> set[int]:
+        return {pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+
+    _, variant = opened(tmp_path, "plain-lstm")
+    with threadpoolctl.threadpool_limits(2):
+        assert pools() == {2}
+        with variant as own:
+            assert own.threads_not_held() == []
+            assert pools() == {1}
+        assert pools() == {2}
 
 
 def test_what_is_wrong_before_it_is_timed_is_not_timed(world: World, tmp_path: Path) -> None:
