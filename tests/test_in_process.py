@@ -35,7 +35,8 @@ class Ticking:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     found = World(tmp_path / "plugins", monkeypatch)
-    found.add_plain(plain_lstm="", forgetful="ignores its state", sleepy="refuses", late="is wrong later")
+    wrong = {"forgetful": "ignores its state", "late": "is wrong later", "rash": "trains wrongly", "lost": "diverges"}
+    found.add_plain(plain_lstm="", sleepy="refuses", **wrong)
     return found
 
 
@@ -149,15 +150,24 @@ def test_calls_are_warmed_up_before_the_loop_where_it_times_and_no_garbage_is_co
 
 
 def test_pools_that_were_there_have_the_trials_threads_while_it_is_open_and_their_own_again(
-    world: World, tmp_path: Path
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def pools() -> set[int]:
         return {pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
 
-    _, variant = opened(tmp_path, "plain-lstm")
+    worker, variant = opened(tmp_path, "plain-lstm")
+    opens = worker.open
+    seen: list[set[int]] = []
+
+    def watched(*key: Any, **options: Any) -> Any:
+        seen.append(pools())
+        return opens(*key, **options)
+
+    monkeypatch.setattr(worker, "open", watched)
     with threadpoolctl.threadpool_limits(2):
         assert pools() == {2}
         with variant as own:
+            assert seen == [{1}]  # what makes threads when it is opened makes as many
             assert own.threads_not_held() == []
             assert pools() == {1}
         assert pools() == {2}
@@ -177,6 +187,13 @@ def test_what_was_wrong_afterwards_says_when(world: World, tmp_path: Path) -> No
     _, variant = opened(tmp_path, "late")
     with variant as own, pytest.raises(Wrong, match=r"^wrong: after timing: "):
         own.time(loop_of(20), Windows(), is_timed=False)
+
+
+@pytest.mark.parametrize(("model", "said"), [("rash", "gradient"), ("lost", "loss")])
+def test_a_training_step_is_held_against_the_oracle_too(world: World, tmp_path: Path, model: str, said: str) -> None:
+    _, variant = opened(tmp_path, model, "training-step")
+    with variant as own, pytest.raises(Wrong, match=said):
+        own.time(loop_of(3), Windows(), is_timed=True)
 
 
 def test_what_is_unsupported_is_raised_as_it_is(world: World, tmp_path: Path) -> None:
