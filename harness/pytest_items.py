@@ -289,6 +289,7 @@ def _opened(trial: Trial, node: pytest.Item) -> Iterator[OpenVariant]:
             yield variant
             _tell_threads(variant, node)
     except (Unsupported, DataError) as reason:
+        _withhold(node)
         raise pytest.skip.Exception(f"{where}: {reason}") from None
     except (Wrong, WorkerFailure) as reason:
         _withhold(node)
@@ -316,9 +317,10 @@ def _withhold(node: pytest.Item) -> None:
         benchmark.has_error = True  # files leave it out
         if benchmark.stats:
             benchmark.stats.stats.data.clear()  # and so does the table what has no data
-        benchmark.disabled = True
-        with suppress(Exception):  # it is used but once
-            benchmark(int)  # for it warns of a test in which it was not used
+        else:
+            benchmark.disabled = True
+            with suppress(Exception):  # it can be used once only
+                benchmark(int)  # or it would warn of a test in which it was not used
 
 
 def _point(trial: Trial) -> Point:

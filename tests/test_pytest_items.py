@@ -331,11 +331,9 @@ def test_a_node_id_from_the_output_chooses_a_test_and_its_beginning_all_below(wo
 
 
 def test_a_node_id_that_is_none_is_one_line(world: World, tmp_path: Path) -> None:
-    done = harness(tmp_path, "-q", f"{PLACE}::plane-lstm@plain::offline")
+    done = harness(tmp_path, "-q", f"{PLACE}::plain-lstm@plain::off")
     assert done.code == 2
-    assert (
-        f"not found: {PLACE}::plane-lstm@plain::offline; did you mean '{PLACE}::plain-lstm@plain::offline'" in done.text
-    )
+    assert f"not found: {PLACE}::plain-lstm@plain::off; did you mean '{PLACE}::plain-lstm@plain::offline'" in done.text
 
 
 def test_beside_ones_own_tests_and_fixtures_what_failed_last_is_asked_again(
