@@ -18,6 +18,7 @@ from whole_runs import run_all
 
 from harness import load
 from harness.cli import main
+from harness.engine.in_process import Windows
 from harness.interchange import pytest_benchmark
 
 BROKEN = "import no_such_package"
@@ -158,6 +159,7 @@ def test_a_benchmark_says_what_the_harness_says_of_its_own_export(everybody: Ask
         assert (info["processes"], info["instances"]) == (1, 1)
         assert "threads_not_held" not in info
         assert min(own["stats"]["data"]) > 0
+        assert own["options"]["timer"] == Windows.seconds.__name__  # which stands still outside the windows
 
 
 def test_names_are_those_of_an_export_of_a_run(everybody: Asked, world: World, tmp_path: Path) -> None:
