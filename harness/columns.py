@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ TEXTS = frozenset(
 )
 TEXT_ENDS = ("_status", "_verdict")  # of a scenario's columns in the summary
 FLAG_ENDS = ("is_floor", "is_steady", "is_confirmation", "is_capped", "precision_met")
+SIZES = ("input_size", "hidden_size", "num_layers", "threads")  # of a trial; unknown where it was imported
 OTHERWISE = {("capacity", "misses"): "float"}  # a share there, and a count of loads
 WHOLE_TYPE, FLAG_TYPE, TEXT_TYPE = "Int64", "boolean", pd.StringDtype("python")
 
@@ -56,6 +57,12 @@ def typed(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """
     columns = {str(column): _CAST[column_type(name, str(column))](table[column].tolist()) for column in table.columns}
     return pd.DataFrame(columns, index=range(len(table)))
+
+
+def with_sizes(table: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """The table, in which a size that is unknown is None; pandas would make it NaN, and all others floats."""
+    sizes = {name: [row.get(name) for row in rows] for name in SIZES if name in table}
+    return table.assign(**{name: pd.Series(own, dtype="object") for name, own in sizes.items() if None in own})
 
 
 def _whole(value: Any) -> int | None:

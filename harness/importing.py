@@ -9,36 +9,42 @@ import contextlib
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from harness.contract import MOST_REASON, NAME, HarnessError, printable
+from harness.contract import COMPUTE_DTYPES, MOST_REASON, NAME, HarnessError, printable
 from harness.journal import read_json
 from harness.report import write_report
 from harness.schema import LARGEST_WHOLE, TRIAL_COLUMNS, UNKNOWN
+from harness.sides import Point
 from harness.store import RunFolder, started
+from harness.suite import Scenario
+from harness.tables import BOUNDARIES
 from harness.terminal import print_lines, print_summary
 
 TOOL = "pytest-benchmark"
 RUNTIME = "pytest"  # what stands behind the @ of a variant whose name has none
 UNCHECKED = f"imported from {TOOL}, which does not check what is computed"
+CHECKED = "its file says that parity was {}; the checks themselves are not in it"
 HOW = "write it with pytest --benchmark-json FILE"
 MOST_SECONDS = 1e9  # of one call; some 30 years
 MOST_NAME = 64  # characters of a model's name, as the contract has it
+WORD = re.compile(r"[A-Za-z0-9][\w.:-]{0,63}", re.ASCII)  # a device, say
 FOLDED = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 NAMED = re.compile(r"([A-Za-z0-9][\w.]*)(?:\[([\w.-]+)\])?", re.ASCII)
 VARIANT = re.compile(rf"({NAME})@({NAME})(?:\[({NAME})\])?")
-LIMITS = (
-    f"Parity is unknown: {TOOL} does not check what is computed.",
-    "Intervals are unknown: the file does not say which calls shared a process.",
-)
+PARITY_UNKNOWN = f"Parity is unknown: {TOOL} does not check what is computed."
+PARITY_TOLD = "Parity is what the file says: the checks themselves are not in it."
+INTERVALS = "Intervals are unknown: the file does not say which calls shared a process."
 MEANS = "Percentiles are unknown where a value of the file is the mean of several calls."
 EXPORTED = (
-    "This is an export of rnn-harness: scenarios, sizes and processes are not read from it, and estimates differ; the "
-    "run itself has them."
+    "This is an export of rnn-harness: processes are not read from it, and estimates differ; the run itself has them."
 )
+SHAPE = ("scenario", "batch", "time")
+COUNTS = ("threads", "input_size", "hidden_size", "num_layers", "batch", "time")
+SETTING = ("device", "dtype", "compute_dtype", "threads", "input_size", "hidden_size", "num_layers")
 AT = {"slice": 1, "process": 1, "instance": 1}  # where all calls were made: nobody knows more
 
 
@@ -52,6 +58,9 @@ class Benchmark:
         variant, model, runtime, python: likewise, of what is measured.
         iterations: calls behind one value, which is their mean.
         data: in seconds, in the order they were measured.
+        told: what was timed, of a benchmark of the harness's own: the fields of a `Point` but its variant, and
+            `compute_dtype`.
+        parity: what came of it, as far as the file says.
     """
 
     fullname: str
@@ -62,6 +71,26 @@ class Benchmark:
     python: str | None
     iterations: int
     data: list[float]
+    told: Mapping[str, Any] = field(default_factory=dict)
+    parity: str = ""
+
+    @property
+    def boundary(self) -> str:
+        """Which of `BOUNDARIES`."""
+        return str(self.told.get("boundary", "compute"))
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        """Of a row of trials what all scenarios of the variant share."""
+        row: dict[str, Any] = dict.fromkeys(TRIAL_COLUMNS[:-3])
+        row |= {"variant": self.variant, "model": self.model, "runtime": self.runtime, "python": self.python, "twin": 0}
+        row |= dict.fromkeys(("architecture", "device", "dtype", "compute_dtype"), UNKNOWN)
+        return row | {name: self.told[name] for name in SETTING if name in self.told} | {"task": self.task}
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Of such a row what tells them apart."""
+        return {name: self.told.get(name) for name in SHAPE} if self.told else {"scenario": "single-stream"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +105,8 @@ class Imported:
         """What a run that is made of it cannot say."""
         is_export = any(name.startswith("rnn-harness") for name in self.facts["versions"])
         has_means = any(own.iterations > 1 for own in self.benchmarks)
-        return [*LIMITS, *([MEANS] if has_means else []), *([EXPORTED] if is_export else [])]
+        parity = {PARITY_TOLD if own.parity else PARITY_UNKNOWN for own in self.benchmarks}
+        return [*sorted(parity), INTERVALS, *([MEANS] if has_means else []), *([EXPORTED] if is_export else [])]
 
 
 def import_file(file: Path, out: Path | None, command: Sequence[str]) -> None:
@@ -117,17 +147,17 @@ def parse(content: Any) -> Imported:
     if not content["benchmarks"]:
         raise HarnessError(f"it holds no benchmark; {HOW}")
     benchmarks = [_benchmark(number, given) for number, given in enumerate(content["benchmarks"], start=1)]
-    seen: dict[tuple[str, str], str] = {}
+    seen: dict[str, str] = {}
     files: dict[str, str] = {}
     for own in benchmarks:
-        place = own.fullname.partition("::")[0]
-        if own.task != UNKNOWN and files.setdefault(own.task, place) != place:
+        place = own.fullname if own.told else own.fullname.partition("::")[0]
+        if own.task != UNKNOWN and not own.told and files.setdefault(own.task, place) != place:
             names = f"'{printable(files[own.task])}' and '{printable(place)}'"
             raise HarnessError(f"{names} would both be the task {own.task}; rename one")
-        if other := seen.get((own.task, own.variant)):
+        if other := seen.get(key := f"{own.setting | own.shape} {own.boundary}"):
             names = f"'{printable(other)}' and '{printable(own.fullname)}'"
             raise HarnessError(f"{names} would both be {own.variant} on {own.task}; rename one")
-        seen[own.task, own.variant] = own.fullname
+        seen[key] = own.fullname
     return Imported(_facts(content), benchmarks)
 
 
@@ -159,34 +189,30 @@ def write_run(found: Imported, folder: Path, name: str, command: Sequence[str]) 
     Raises:
         HarnessError: the folder is not empty or cannot be written.
     """
-    trials: list[dict[str, Any]] = []
-    samples: list[list[Any]] = []
-    sources: dict[str, Any] = {}
     header = {"environment": {**found.facts, "command": list(command)}}
     moment = started(header)
     at = f"{moment.timestamp():.6f}" if moment else "0"
+    trials: dict[str, dict[str, Any]] = {}  # by what they are of
+    ends: dict[str, dict[str, Any]] = {}
+    samples: list[list[Any]] = []
+    sources: dict[str, Any] = {}
     for turn, own in enumerate(found.benchmarks):
-        trials.append(_trial(f"{2 * turn + 1:04d}-parity", "parity", own))
-        trial = f"{2 * turn + 2:04d}-latency"
-        trials.append(_trial(trial, "latency", own, scenario="single-stream"))
-        sources[trial] = {"fullname": own.fullname, "iterations": own.iterations}
+        unchecked = {"status": "skipped", "reason": CHECKED.format(own.parity) if own.parity else UNCHECKED}
+        for kind, shape, end in (("parity", {}, unchecked), ("latency", own.shape, {"status": "ok", "reason": ""})):
+            row = own.setting | {"kind": kind} | shape
+            trial = trials.setdefault(str(row), row | {"trial": f"{len(trials) + 1:04d}-{kind}"})["trial"]
+            ends.setdefault(trial, {"trial": trial, **end})
+        source = sources.setdefault(trial, {"fullname": own.fullname, "iterations": 1})
+        source["iterations"] = max(source["iterations"], own.iterations)  # of both boundaries
         calls = enumerate(own.data, start=1)  # a call 0 would not count
-        samples += [[trial, *AT.values(), "compute", 0, turn, call, at, elapsed, ""] for call, elapsed in calls]
+        samples += [[trial, *AT.values(), own.boundary, 0, turn, call, at, elapsed, ""] for call, elapsed in calls]
     rest = {"name": name, "suite": {}, "baselines": {}, "floors": [], "plugins": []}
-    run = RunFolder(folder, {**rest, **header, "trials": trials, "imported": {"from": TOOL, "benchmarks": sources}})
+    imported = {"from": TOOL, "benchmarks": sources}
+    run = RunFolder(folder, {**rest, **header, "trials": list(trials.values()), "imported": imported})
     with contextlib.closing(run):
         run.append_process({"slice": AT["slice"], "process": AT["process"]}, samples=samples)
-        for trial_row in trials:
-            is_timed = trial_row["kind"] == "latency"
-            end = {"status": "ok", "reason": ""} if is_timed else {"status": "skipped", "reason": UNCHECKED}
-            run.append({"trial": trial_row["trial"], **end})
-
-
-def _trial(name: str, kind: str, own: Benchmark, **more: Any) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(TRIAL_COLUMNS[:-3])
-    row |= {"trial": name, "kind": kind, "variant": own.variant, "model": own.model, "runtime": own.runtime}
-    row |= {"python": own.python, "task": own.task, "twin": 0}
-    return row | dict.fromkeys(("architecture", "device", "dtype", "compute_dtype"), UNKNOWN) | more
+        for end in ends.values():
+            run.append(end)
 
 
 def _benchmark(number: int, given: Any) -> Benchmark:
@@ -208,12 +234,33 @@ def _benchmark(number: int, given: Any) -> Benchmark:
         raise HarnessError(f"{where} has no whole number of iterations; {HOW}")
     place, colons, rest = fullname.partition("::")
     task, name = (safe_name(place, FOLDED), rest) if colons else (UNKNOWN, fullname)
-    if known := VARIANT.fullmatch(name):
-        parts = name, known[1], known[2], known[3]
-    else:
+    seconds = [float(value) for value in data]
+    if not (known := VARIANT.fullmatch(name)):
         model = safe_name(name)
-        parts = f"{model}@{RUNTIME}", model, RUNTIME, None
-    return Benchmark(fullname, task, *parts, iterations, [float(value) for value in data])
+        return Benchmark(fullname, task, f"{model}@{RUNTIME}", model, RUNTIME, None, iterations, seconds)
+    variant = name, known[1], known[2], known[3]
+    told = _told(given.get("params"))
+    if not told:
+        return Benchmark(fullname, task, *variant, iterations, seconds)
+    said = _part(given, "extra_info")
+    computed = said.get("compute_dtype")
+    told["compute_dtype"] = computed if computed in COMPUTE_DTYPES else told["dtype"]
+    return Benchmark(fullname, told["task"], *variant, iterations, seconds, told, _text(said.get("parity")) or "")
+
+
+def _told(params: Any) -> dict[str, Any]:
+    """What a benchmark of the harness's own says was timed; nothing of any other, or if a value cannot be so."""
+    if not isinstance(params, dict) or set(params) != {own.name for own in fields(Point)} - {"variant"}:
+        return {}
+    texts = [params[name] for name in params if name not in COUNTS]
+    is_whole = all(params[name] is None or _is_count(params[name]) for name in COUNTS)
+    is_word = all(isinstance(text, str) and WORD.fullmatch(text) for text in texts)
+    is_known = params["boundary"] in BOUNDARIES and params["scenario"] in get_args(Scenario)
+    return (
+        dict(params)
+        if is_whole and is_word and is_known and safe_name(params["task"], FOLDED) == params["task"]
+        else {}
+    )
 
 
 def _is_duration(value: Any) -> bool:

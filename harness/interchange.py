@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from statistics import mean, median, stdev
 from typing import Any
@@ -39,6 +39,7 @@ class Timed:
         point: the same, and the variant, as values.
         row: of the latency table.
         parity: what came of the variant's parity trial.
+        compute_dtype: the format in which it computes.
         calls: those that count, in the order they were made, in seconds.
         iterations: calls behind each of these, which is their mean.
     """
@@ -48,6 +49,7 @@ class Timed:
     point: Point
     row: dict[str, Any]
     parity: str
+    compute_dtype: str
     calls: list[float]
     iterations: int
 
@@ -188,25 +190,49 @@ def _quartiles(ordered: Sequence[float]) -> tuple[float, float]:
     return 0.75 * ordered[n] + 0.25 * ordered[n + 1], 0.25 * ordered[3 * n + 1] + 0.75 * ordered[3 * n + 2]
 
 
+def names_of(point: Point) -> tuple[str, str]:
+    """What pytest-benchmark calls a benchmark: its name, the variant's, and its group, all else in words."""
+    return printable(point.variant), printable(f"{point.shape}, {point.setting}", MOST_REASON)
+
+
+def params_of(point: Point) -> dict[str, str | int | None]:
+    """Everything of a point but its variant."""
+    return {field.name: getattr(point, field.name) for field in fields(Point) if field.name != "variant"}
+
+
+def extra_info(row: Mapping[str, Any], parity: str, compute_dtype: str) -> dict[str, Any]:
+    """What pytest-benchmark does not know of a benchmark.
+
+    Args:
+        row: of the latency table, or as much of it.
+        parity: what came of the variant's.
+        compute_dtype: the format in which it computes.
+    """
+    ours = {name: row.get(f"latency{end}_s") for name, end in (("value", ""), ("low", "_low"), ("high", "_high"))}
+    unit = row.get("latency_unit")
+    return {
+        **{
+            f"estimate_{name}_s": None if pd.isna(value) or not _is_number(value) else value
+            for name, value in ours.items()
+        },
+        "estimate": OURS,
+        "estimate_unit": None if pd.isna(unit) else unit,
+        "stats": THEIRS,
+        "parity": parity,
+        "compute_dtype": compute_dtype,
+        "processes": row["processes"],
+        "instances": row["instances"],
+    }
+
+
 def _benchmark(timed: Timed) -> dict[str, Any]:
-    row = timed.row
-    params = {field.name: getattr(timed.point, field.name) for field in fields(Point) if field.name != "variant"}
-    ours = {name: row[f"latency{end}_s"] for name, end in (("value", ""), ("low", "_low"), ("high", "_high"))}
     return {
         "group": timed.group,
         "name": timed.name,
         "fullname": timed.fullname,
-        "params": params,
+        "params": params_of(timed.point),
         "param": None,
-        "extra_info": {
-            **{f"estimate_{name}_s": value if _is_number(value) else None for name, value in ours.items()},
-            "estimate": OURS,
-            "estimate_unit": None if pd.isna(row["latency_unit"]) else row["latency_unit"],
-            "stats": THEIRS,
-            "parity": timed.parity,
-            "processes": row["processes"],
-            "instances": row["instances"],
-        },
+        "extra_info": extra_info(timed.row, timed.parity, timed.compute_dtype),
         "options": {},
         "stats": {**pooled_stats(timed.calls), "data": timed.calls, "iterations": timed.iterations},
     }
@@ -222,14 +248,15 @@ def _timed(run: Run) -> Iterator[Timed]:
     if not rows:
         raise HarnessError(f"'{run.path}' has no latency to write: no latency trial in it is ok; see its report")
     calls, means = instance_calls(run.samples), iterations(run.header)
-    sizes = dict(zip(run.trials["trial"], run.trials["input_size"], strict=True))
+    trials = {trial["trial"]: trial for trial in records(run.trials)}
     parity = {tuple(row[name] for name in KEY): str(row["parity"]) for row in records(run.summary)}
     for row in rows:
-        values = {"input_size": sizes[row["trial"]], **row}
+        trial = trials[row["trial"]]
+        values = {"input_size": trial["input_size"], **row}
         point = Point(**{f.name: _plain(values[f.name]) for f in fields(Point)})
         own = [value for elapsed in calls[row["trial"], row["boundary"]].values() for value in elapsed]
-        name, group = printable(point.variant), printable(f"{point.shape}, {point.setting}", MOST_REASON)
-        yield Timed(name, group, point, row, parity[tuple(row[n] for n in KEY)], own, means.get(row["trial"], 1))
+        said = parity[tuple(row[name] for name in KEY)], str(trial["compute_dtype"] or trial["dtype"])
+        yield Timed(*names_of(point), point, row, *said, own, means.get(row["trial"], 1))
 
 
 def _plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ from typing import Any, Self
 
 import pandas as pd
 
+from harness.columns import typed, with_sizes
 from harness.contract import HarnessError, one_line
 from harness.journal import Contents, Journal, StoreError, read_journal, read_json, sync_folder, write_atomically
 from harness.samples import read_samples, samples_file, samples_text
@@ -223,8 +224,6 @@ class Run:
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
         """All tables but `samples`, by name, with one type a column in every run (see `harness.columns`)."""
-        from harness.columns import typed
-
         return {name: typed(name, getattr(self, name)) for name in TABLES}
 
     @cached_property
@@ -301,12 +300,12 @@ def _derive(folder: Path, described: tuple[dict[str, Any], str], contents: Conte
     if records.run_digest not in (None, digest):
         records.damage.append(f"'{folder / RUN_FILE}' is not what it was when the run began: its checksum differs")
     rows = records.rows
+    trials = pd.DataFrame(records.trial_rows(), columns=TRIAL_COLUMNS)
+    trials = trials.astype({"seed": "Int64", "batch": "Int64", "time": "Int64"})
     return Run(
         folder,
         header,
-        pd.DataFrame(records.trial_rows(), columns=TRIAL_COLUMNS).astype(
-            {"seed": "Int64", "batch": "Int64", "time": "Int64"}
-        ),
+        with_sizes(trials, records.trial_rows()),
         _numbers(rows["parity"], PARITY_COLUMNS, FLOAT_COLUMNS["parity"]).fillna(
             {"rmse": math.inf, "max_abs_error": math.inf}  # JSON has no infinity
         ),

@@ -14,6 +14,7 @@ import pandas as pd
 
 from harness import estimates, stats
 from harness.audits import AUDITS
+from harness.columns import with_sizes
 from harness.contract import HarnessError, one_line
 from harness.limits import LIMIT_COLUMNS, Limit, limit_columns, limits
 from harness.samples import iterations
@@ -71,7 +72,7 @@ def latency(run: Run) -> pd.DataFrame:
         ]
     place = {trial: number for number, trial in enumerate(trials["trial"])}
     rows.sort(key=lambda row: place[row["trial"]])  # stable: compute before end-to-end
-    return pd.DataFrame(rows, columns=LATENCY_COLUMNS)
+    return with_sizes(pd.DataFrame(rows, columns=LATENCY_COLUMNS), rows)
 
 
 BOUNDARIES = ("compute", "end-to-end")
@@ -194,7 +195,7 @@ def summary(run: Run) -> pd.DataFrame:
             row |= _scenario_columns(scenario.replace("-", "_"), own["status"], compute, whole)
         rows.append(row)
     integers = ["agreeing_rows", "rows", *(name for name in WHOLE_COLUMNS["costs"] if name in NO_COSTS)]
-    return pd.DataFrame(rows).astype(dict.fromkeys(integers, "Int64"))
+    return with_sizes(pd.DataFrame(rows).astype(dict.fromkeys(integers, "Int64")), rows)
 
 
 def of_setting(table: pd.DataFrame, setting: Mapping[str, Any]) -> pd.DataFrame:

@@ -26,6 +26,7 @@ from harness.cli import main
 from harness.formats import BUILT_IN
 from harness.importing import parse, safe_name, write_run
 from harness.store import Run
+from harness.tables import records
 
 TESTS = """
 import pytest
@@ -383,7 +384,8 @@ def test_what_the_harness_exported_comes_back_with_its_medians_and_variants(tmp_
     pooled = ours.samples[ours.samples["call"] > 0].groupby(["trial", "boundary"], sort=False)["elapsed_s"]
     medians = [statistics.median(own) for _, own in pooled]
     assert list(again.latency["latency_s"]) == pytest.approx(medians, rel=1e-12)
-    assert list(again.latency["variant"]) == list(ours.latency["variant"])
+    for name in ("variant", "task", "scenario", "batch", "time", "boundary", "dtype", "threads", "hidden_size"):
+        assert list(again.latency[name]) == list(ours.latency[name])
     assert list(again.latency["latency_s"][:4]) == pytest.approx([0.001, 0.002, 0.0031, 0.0062])  # one instance each
     assert again.environment["versions"] == {"rnn-harness": rnn_harness.__version__}
     assert again.environment["os"] == ours.environment["os"]
@@ -394,8 +396,99 @@ def test_of_an_export_of_the_harness_it_is_said_what_is_lost(tmp_path: Path) -> 
     ours = load(write_made_up_run(tmp_path / "ours", Timed("a@r", five(0.002, 0.1)), environment=facts))
     BUILT_IN["pytest-benchmark"].write(ours, tmp_path)
     content = json.loads((tmp_path / "0001_latency.json").read_text(encoding="utf-8"))
-    assert parse(content).limits[-1].startswith("This is an export of rnn-harness: scenarios, sizes and processes")
+    assert parse(content).limits[-1].startswith("This is an export of rnn-harness: processes are not read from it")
     assert not parse(FILE).limits[-1].startswith("This is an export")
+
+
+TOLD: dict[str, Any] = {
+    "task": "digits",
+    "device": "cpu",
+    "dtype": "float32",
+    "threads": 2,
+    "input_size": 8,
+    "hidden_size": 32,
+    "num_layers": 1,
+    "scenario": "offline",
+    "batch": 4,
+    "time": 9,
+    "boundary": "compute",
+}
+
+
+def told(variant: str = "a@r", iterations: int = 1, seconds: float = 0.001, **changes: Any) -> dict[str, Any]:
+    """A benchmark of the harness's own."""
+    extra = {"parity": "ok", "compute_dtype": changes.pop("compute_dtype", "float32")}
+    params = TOLD | changes
+    group = f"{params['scenario']} {params['boundary']} {params['task']} {params['hidden_size']}"
+    stats = {"data": [seconds] * 3, "iterations": iterations}
+    return {"fullname": f"{group}::{variant}", "params": params, "extra_info": extra, "stats": stats}
+
+
+def rows_of(run: Run, kind: str) -> list[dict[str, Any]]:
+    return [row for row in records(run.trials) if row["kind"] == kind]
+
+
+def test_a_benchmark_of_the_harness_own_says_what_was_timed() -> None:
+    file = changed(benchmarks=[told(iterations=2), told(boundary="end-to-end"), told(scenario="stream", batch=1)])
+    run = imported(file)
+    (parity,) = rows_of(run, "parity")
+    offline, stream = rows_of(run, "latency")
+    shared = ("task", "device", "dtype", "compute_dtype", "threads", "input_size", "hidden_size", "num_layers")
+    for row in (parity, offline, stream):
+        assert tuple(row[name] for name in shared) == ("digits", "cpu", "float32", "float32", 2, 8, 32, 1)
+    assert (offline["scenario"], offline["batch"], offline["time"]) == ("offline", 4, 9)
+    assert (stream["scenario"], stream["batch"], stream["time"]) == ("stream", 1, 9)
+    assert parity["reason"] == "its file says that parity was ok; the checks themselves are not in it"
+    places = list(zip(run.latency["scenario"], run.latency["boundary"], strict=True))
+    assert places == [("offline", "compute"), ("offline", "end-to-end"), ("stream", "compute")]
+    assert [own["iterations"] for own in run.header["imported"]["benchmarks"].values()] == [2, 1]  # the larger
+
+
+def test_fewer_bits_are_told_as_such() -> None:
+    (row,) = rows_of(imported(changed(benchmarks=[told(compute_dtype="int8")])), "latency")
+    assert (row["dtype"], row["compute_dtype"]) == ("float32", "int8")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scenario": "server"},
+        {"boundary": "whole"},
+        {"threads": 0},
+        {"batch": "4"},
+        {"time": True},
+        {"task": "a b"},
+        {"device": None},
+        {"dtype": "x" * 65},
+        {"more": 1},
+    ],
+)
+def test_a_benchmark_that_says_something_else_is_anybodys(wrong: dict[str, Any]) -> None:
+    own = told()
+    own["params"] = own["params"] | wrong
+    (found,) = parse(changed(benchmarks=[own])).benchmarks
+    assert (found.told, found.parity, found.variant, found.boundary) == ({}, "", "a@r", "compute")
+    assert found.shape == {"scenario": "single-stream"}
+
+
+def test_the_same_variant_twice_is_refused_unless_something_tells_them_apart() -> None:
+    different = [told(), told(batch=5), told(hidden_size=64), told(dtype="float64"), told("b@r")]
+    assert len(parse(changed(benchmarks=different)).benchmarks) == 5
+    with pytest.raises(HarnessError, match=r"would both be a@r on digits; rename one"):
+        parse(changed(benchmarks=[told(), told()]))
+
+
+def test_what_is_known_stays_known_beside_what_is_not() -> None:
+    file = changed(benchmarks=[told(), *FILE["benchmarks"]])
+    printed, _ = reported(file)
+    assert "digits on cpu: I=8 H=32 L=1 T=9, offline batch 4, float32, 2 threads a call" in printed
+    assert "t.py: sizes unknown" in printed
+    assert "Parity is what the file says: the checks themselves are not in it." in printed
+    assert "Parity is unknown: pytest-benchmark does not check what is computed." in printed
+    assert harness("report", "out", "--format", "pytest-benchmark").exit_code == 0
+    again = json.loads(Path("out/pytest-benchmark/0001_latency.json").read_text(encoding="utf-8"))
+    known = next(own for own in again["benchmarks"] if own["name"] == "a@r")
+    assert known["params"] == TOLD
 
 
 def test_an_imported_run_is_exported_as_what_it_was(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ OURS: dict[str, set[str]] = {
     "store": {"capacity", "columns", "contract", "journal", "samples", "schema", "tables"},
     "resumption": {"contract"},
     "tables": {
-        *("audits", "contract", "estimates", "limits", "samples", "schema", "stats", "store", "suite", "verdicts"),
+        *("audits", "columns", "contract", "estimates", "limits", "samples", "schema", "stats", "store", "suite"),
+        "verdicts",
     },
     "capacity": {"estimates", "stats", "store", "tables"},
     "formatting": {"contract", "schema"},
@@ -108,7 +109,7 @@ OURS: dict[str, set[str]] = {
         *("store", "terminal", "vega"),
     },
     "benching": {"attempts", "contract", "journal", "notices", "schema", "versions"},
-    "importing": {"contract", "journal", "report", "schema", "store", "terminal"},
+    "importing": {"contract", "journal", "report", "schema", "sides", "store", "suite", "tables", "terminal"},
     "engine": set(),
     "engine.noise": set(),
     "engine.timing": {"contract", "engine.noise", "parity"},
@@ -140,6 +141,10 @@ OURS: dict[str, set[str]] = {
         *("architectures", "audits", "contract", "engine.context", "engine.energy", "engine.process", "gradients"),
         *("parity", "plan"),
     },
+    "engine.in_process": {
+        *("audits", "catalog", "contract", "engine.audit", "engine.context", "engine.timing"),
+        *("engine.verification", "engine.worker", "plan"),
+    },
     "engine.conformance": {
         *("catalog", "contract", "engine.context", "engine.process", "engine.verification", "plan", "testing"),
     },
@@ -165,6 +170,20 @@ OURS: dict[str, set[str]] = {
     "format_folders": {
         *("catalog", "contract", "engine.process", "engine.survey", "formats", "journal", "store", "terminal"),
     },
+    "pytest_items": {
+        *(
+            "catalog",
+            "contract",
+            "engine.in_process",
+            "engine.process",
+            "engine.survey",
+            "interchange",
+            "plan",
+            "sides",
+        ),
+        "suite",
+    },
+    "pytest_plugin": {"contract", "engine.in_process", "engine.process", "pytest_items", "suite"},
     "cli": {
         *(
             "",
@@ -202,7 +221,8 @@ OURS: dict[str, set[str]] = {
 THEIRS: dict[str, set[str]] = {
     "click": {"cli", "notices", "options", "running"},
     "rich": {"terminal"},
-    "pytest": {"testing"},
+    "pytest": {"pytest_items", "pytest_plugin", "testing"},
+    "threadpoolctl": {"engine.in_process"},
     "pandas": {
         *("baselines", "capacity", "charts", "columns", "compare", "costs_report", "formatting", "html_report"),
         *("interchange", "limit_report"),

@@ -33,6 +33,7 @@ from harness.engine.timing import (
     canary_subject,
     empty_subject,
     has_trend,
+    repeat_ratios,
     sample,
     session_subject,
     trainer_subject,
@@ -375,6 +376,22 @@ def test_a_session_that_remembers_is_fast_where_an_input_comes_again() -> None:
     echo = Echo(clock)
     echo._run_ns = lambda call: 10 if any(echo.given[call] is given for given in echo.given[:call]) else RUN_NS
     assert set(witness_of(echo, clock).repeated_s) == {10 / 1e9}
+
+
+def test_pairs_of_turns_tell_who_remembers_from_who_computes_and_say_nothing_where_no_time_passes() -> None:
+    clock = Clock()
+
+    def ratios(run_ns: Callable[[Echo, int], int]) -> list[float]:
+        echo = Echo(clock)
+        echo._run_ns = lambda call: run_ns(echo, call)
+        return repeat_ratios(session_subject("a", echo, 2, 3, LayerSize(4, 5), "float64", 0), 3, clock)
+
+    def remembered(echo: Echo, call: int) -> int:
+        return 10 if any(echo.given[call] is given for given in echo.given[:call]) else RUN_NS
+
+    assert ratios(lambda echo, call: RUN_NS) == [1.0] * 3
+    assert ratios(remembered) == pytest.approx([10 / RUN_NS] * 3)
+    assert ratios(lambda echo, call: 0) == []
 
 
 def test_of_a_training_step_no_output_is_kept_and_no_batch_repeated() -> None:

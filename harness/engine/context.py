@@ -117,11 +117,14 @@ class Context:
         if self._is_stopping:
             raise Stopped
         found = list(variants)
-        names = {("model", variant.model) for variant in found} | {("runtime", variant.runtime) for variant in found}
-        plugins = sorted({self._owners[name] for name in names | {("task", task)} if name in self._owners})
         path = self.plan.suite.pythons.get(found[0].python) if found else None
-        with self.started(path, plugins, threads) as worker:
+        with self.started(path, self.plugins_of(found, task), threads) as worker:
             yield worker
+
+    def plugins_of(self, variants: Collection[Variant], task: str = "") -> list[str]:
+        """The names of the plugins that give these variants and a task, if one is named."""
+        names = {("model", variant.model) for variant in variants} | {("runtime", own.runtime) for own in variants}
+        return sorted({self._owners[name] for name in names | {("task", task)} if name in self._owners})
 
     @contextmanager
     def started(

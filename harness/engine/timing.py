@@ -268,20 +268,31 @@ def _turn(
     subject: Subject, boundary: str, watched: Sequence[bool], witness: Witness, clock: Clock
 ) -> list[tuple[int, int]]:
     """The start and the duration of consecutive calls, in nanoseconds of the clock; watched calls are kept."""
-    timed_call = _compute if boundary == "compute" else _end_to_end
     timed: list[tuple[int, int]] = []
     for is_watched in watched:
-        item = subject.make()
-        before = _copied(item) if is_watched else None
-        start, elapsed, around, outputs = timed_call(subject, item, clock)
+        start, elapsed, around = timed_call(subject, boundary, is_watched, witness, clock)
         if timed and boundary == "compute":
             witness.around_s.append(around / 1e9)
         timed.append((start, elapsed))
-        if before is not None:
-            witness.kept += _parts(before, item, own_outputs(outputs))
-            witness.kept_calls += 1
-        subject.carry(outputs)
     return timed
+
+
+def timed_call(
+    subject: Subject, boundary: str, is_watched: bool, witness: Witness, clock: Clock
+) -> tuple[int, int, int]:
+    """One call on an input of its own, kept if it is watched.
+
+    Returns:
+        its start, its duration, and what prepare and fetch took around it, in nanoseconds of the clock.
+    """
+    item = subject.make()
+    before = _copied(item) if is_watched else None
+    start, elapsed, around, outputs = (_compute if boundary == "compute" else _end_to_end)(subject, item, clock)
+    if before is not None:
+        witness.kept += _parts(before, item, own_outputs(outputs))
+        witness.kept_calls += 1
+    subject.carry(outputs)
+    return start, elapsed, around
 
 
 def _copied(item: Any) -> Any:
@@ -300,6 +311,18 @@ def _repeat(subject: Subject, clock: Clock) -> list[float]:
     with no_garbage_collection():
         timed = _turn(same, "compute", [False] * (1 + TURN_CALLS), Witness(), clock)
     return [elapsed / 1e9 for _, elapsed in timed[1:]]
+
+
+def repeat_ratios(subject: Subject, pairs: int, clock: Clock = perf_counter_ns) -> list[float]:
+    """Of so many pairs of turns how long a repeated input takes, over fresh ones; none where the clock saw no time."""
+    ratios = []
+    for _ in range(pairs):
+        with no_garbage_collection():
+            fresh = _turn(subject, "compute", [False] * (1 + TURN_CALLS), Witness(), clock)[1:]
+        fresh_s, repeated_s = median(elapsed for _, elapsed in fresh) / 1e9, median(_repeat(subject, clock))
+        if fresh_s > 0 and repeated_s > 0:
+            ratios.append(repeated_s / fresh_s)
+    return ratios
 
 
 def _compute(subject: Subject, item: Any, clock: Clock) -> tuple[int, int, int, Any]:

@@ -6,7 +6,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Protocol
 
 from harness import audits
 from harness.architectures import BUILT_IN
@@ -14,10 +14,17 @@ from harness.audits import Evidence, Finding
 from harness.contract import LayerSize
 from harness.engine.context import MOST_JOBS, Context, Outcome, grouped
 from harness.engine.energy import energy_counters
-from harness.engine.process import WorkerFailure, WorkerProcess
+from harness.engine.process import WorkerFailure
 from harness.gradients import GradientCheck, judge_gradients
 from harness.parity import EQUATIONS, Observation, judge
 from harness.plan import Setting, Trial, Variant
+
+
+class Answers(Protocol):
+    """Where sessions are opened and asked: a worker, or this process."""
+
+    def ask(self, do: str, seconds: float, **arguments: Any) -> Any:
+        """Answer one request of `harness.engine.worker.Worker`."""
 
 
 class Verification:
@@ -48,11 +55,11 @@ class Verification:
                 trials.append(trial)
         needed = [t for t in context.plan.trials if t.kind != "accuracy" and not context.ended(t)]
         context.phase("parity", len(trials))
-        context.parallel(self._find_yardstick, list({_yard(t): t for t in needed}.values()))
+        context.parallel(self.find_yardstick, list({_yard(t): t for t in needed}.values()))
         most = 1 if self._counts_energy else MOST_JOBS
         context.parallel(self._check_variant, grouped(trials, lambda t: t.variant), most)
 
-    def check(self, worker: WorkerProcess, trial: Trial, moment: str) -> tuple[Outcome, list[dict[str, Any]]]:
+    def check(self, worker: Answers, trial: Trial, moment: str) -> tuple[Outcome, list[dict[str, Any]]]:
         """Check one session in a worker; if the moment is `before`, it is opened first.
 
         Args:
@@ -80,7 +87,7 @@ class Verification:
         ]
         return Outcome() if judgement.passed else Outcome("wrong", judgement.reason), rows
 
-    def check_training(self, worker: WorkerProcess, trial: Trial, moment: str) -> tuple[Outcome, list[dict[str, Any]]]:
+    def check_training(self, worker: Answers, trial: Trial, moment: str) -> tuple[Outcome, list[dict[str, Any]]]:
         """Check the training step of the variant that is open in a worker; returns and raises as `check` does.
 
         Before timing its gradients are checked, after timing the very trainer that was timed.
@@ -95,7 +102,7 @@ class Verification:
         if self.outcomes[variant, setting].status == "ok":
             self.outcomes[variant, setting] = outcome
 
-    def unrest(self, worker: WorkerProcess) -> tuple[Outcome | None, dict[str, Any]]:
+    def unrest(self, worker: Answers) -> tuple[Outcome | None, dict[str, Any]]:
         """What is wrong with a worker that should be idle, work that goes on after a call has returned, if it does.
 
         Also gives the row of the audits table.
@@ -155,7 +162,7 @@ class Verification:
             self._context.record(trial, outcome, parity=parity, costs=costs, matrices=matrices)
             self._context.step(f"{trial.variant} on {trial.task}: {outcome.status}")
 
-    def _start(self, worker: WorkerProcess, trial: Trial) -> dict[str, Any]:
+    def _start(self, worker: Answers, trial: Trial) -> dict[str, Any]:
         """Open a session and call it once, at the first shape that will be timed: the row of the costs table."""
         key, seconds = trial.session, self._context.seconds
         costs = worker.ask("open", seconds, key=key, **self._context.variant(trial))
@@ -165,7 +172,7 @@ class Verification:
             costs |= worker.ask("costs", seconds, key=key, batch=batch, time=time)
         return dict(costs)
 
-    def _energy(self, worker: WorkerProcess, trial: Trial) -> dict[str, Any]:
+    def _energy(self, worker: Answers, trial: Trial) -> dict[str, Any]:
         """The energy of a call at that shape, for the same row; nothing where no machine counts or no call ends.
 
         A session that fails here has been found right; it fails again where it is timed, and there it is told of.
@@ -178,13 +185,15 @@ class Verification:
                 return found
         return {}
 
-    def _find_yardstick(self, trial: Trial) -> None:
+    def find_yardstick(self, trial: Trial) -> None:
         """Observe the yardstick of the trial's architecture and size.
 
         A yardstick that cannot be had here, or fails parity against the equations computed in its dtype, is replaced by
-        those equations; the tables say which it was.
+        those equations; the tables say which it was. What is known already is not observed again.
         """
         key = _yard(trial)
+        if key in self._yardsticks:
+            return
         yardstick = self._context.plan.yardsticks.get(trial.architecture)
         found = self._equations(trial, yardstick)
         if isinstance(found, WorkerFailure):
@@ -228,7 +237,7 @@ class Verification:
             return failure
         return [Observation(**row) for row in rows]
 
-    def _observe(self, worker: WorkerProcess, trial: Trial, opened: bool = False) -> list[Observation]:
+    def _observe(self, worker: Answers, trial: Trial, opened: bool = False) -> list[Observation]:
         key, seconds = trial.session, self._context.seconds
         if not opened:
             worker.ask("open", seconds, key=key, **self._context.variant(trial))

@@ -1,0 +1,221 @@
+"""Variants opened, proved and timed in the process that asks, for a tool that has a loop and a table of its own.
+
+Sessions, inputs, the boundary, parity and audits are those of workers, by the same code. What only a process of one's
+own gives is not here: a plugin that crashes takes this process with it, and nothing is interleaved or measured beside.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from time import perf_counter_ns
+from typing import Any
+
+from threadpoolctl import threadpool_info, threadpool_limits  # type: ignore[import-untyped]
+
+from harness import audits
+from harness.catalog import Catalog, discover
+from harness.contract import Inputs, LayerSize, Session
+from harness.engine import timing
+from harness.engine.audit import busy_cores
+from harness.engine.context import Context, Outcome
+from harness.engine.verification import Verification
+from harness.engine.worker import Worker
+from harness.plan import Plan, Trial
+
+REPEATED_PAIRS = 5  # of turns; Student's t needs some, and what remembers answers is found by the fewest
+SEED = 0  # of inputs and of a training step's head
+
+
+class Wrong(AssertionError):
+    """A variant that is not what it says, in one line with its status: what was timed of it is no latency."""
+
+
+class Windows:
+    """A clock for another tool's loop: between two readings it counts what was timed, by the harness's own clock.
+
+    Where nothing was timed between them it counts all the time that passed, so that a tool can find out how fine it is.
+    """
+
+    def __init__(self, clock: timing.Clock = perf_counter_ns) -> None:
+        self._clock = clock
+        self._last, self._reading = clock(), 0
+        self._windows: int | None = None
+
+    def add(self, elapsed_ns: int) -> None:
+        """Something was timed."""
+        self._windows = (self._windows or 0) + elapsed_ns
+
+    def seconds(self) -> float:
+        """The reading."""
+        now = self._clock()
+        self._reading += now - self._last if self._windows is None else self._windows
+        self._last, self._windows = now, None
+        return self._reading / 1e9
+
+
+class InProcess(Worker):
+    """A worker's requests, answered where they are asked. Plugins are loaded into this process when they are needed.
+
+    Yardsticks are observed in workers, as in a run, so that no framework is loaded here for them.
+
+    Args:
+        plan, catalog: what may be opened; of the catalog nothing but names is used.
+        cache_dir: where sessions keep what is costly to make.
+        data_dir: the user's folder of data sets.
+    """
+
+    def __init__(self, plan: Plan, catalog: Catalog, cache_dir: Path, data_dir: Path | None) -> None:
+        super().__init__()
+        self.context = Context(plan, catalog, data_dir=data_dir)
+        self.verification = Verification(self.context)
+        self._cache_dir = str(cache_dir)
+
+    def ask(self, do: str, seconds: float, **arguments: Any) -> Any:
+        """Answer a request; what a plugin raises is raised. There is no limit on time."""
+        return getattr(self, do)(**arguments)
+
+    @contextmanager
+    def opened(self, trial: Trial) -> Iterator[OpenVariant]:
+        """The trial's variant, open with probe weights and with the trial's threads; closed at the end.
+
+        Raises:
+            Unsupported: it cannot be had here.
+            HarnessError: its plugin cannot be loaded.
+        """
+        was_resting = not audits.rest(busy_cores()).problem
+        plugins = self.context.plugins_of([trial.variant], trial.task)
+        self._catalog = discover(plugins)
+        options = self.context.variant(trial) | {"cache_dir": self._cache_dir}
+        with ExitStack() as stack:
+            stack.enter_context(threadpool_limits(trial.threads))
+            stack.callback(self.release)
+            self.open(trial.session, **options)
+            stack.enter_context(threadpool_limits(trial.threads))  # of libraries that were loaded just now
+            session, _ = self._open[trial.session]
+            yield OpenVariant(self, trial, session, was_resting)
+
+    def subject(self, trial: Trial) -> timing.Subject:
+        """What is timed of an open session's latency trial."""
+        point = {name: getattr(trial, name) for name in ("scenario", "batch", "time", "task")}
+        found: timing.Subject = self._subject(
+            "timed", trial.session, seed=SEED, data_dir=self.context.data_dir, **point
+        )
+        return found
+
+    def evidence(self, trial: Trial, compute_s: float, steps: int, witness: timing.Witness) -> audits.Evidence:
+        """What was seen beside its calls."""
+        return self._evidence(trial.session, compute_s, steps, witness)
+
+
+class OpenVariant:
+    """A variant that is open in this process.
+
+    Attributes:
+        trial: what was planned: `variant`, `task`, `size`, `dtype`, `device`, `threads` and, of a latency, `scenario`,
+            `batch` and `time`.
+        session: it, with probe weights; see `harness.Session`.
+        problem: why it is not what it says, once that was found.
+    """
+
+    def __init__(self, worker: InProcess, trial: Trial, session: Session, was_resting: bool) -> None:
+        self.trial = trial
+        self.session = session
+        self.problem = ""
+        self._worker = worker
+        self._was_resting = was_resting
+        self._makers: dict[tuple[int, int], timing.FreshInputs] = {}
+
+    def __str__(self) -> str:
+        return str(self.trial.variant)
+
+    @property
+    def size(self) -> LayerSize:
+        """The layer's size."""
+        return self.trial.size
+
+    def inputs(self, batch: int, time: int) -> Inputs:
+        """Standard normal inputs (B, T, I) without a state, other ones each time."""
+        shape = (batch, time, self.size.input_size)
+        make = self._makers.setdefault(shape[:2], timing.FreshInputs(str(self), shape, self.trial.dtype, SEED))
+        return make()
+
+    def check(self) -> None:
+        """Hold the session against the float64 oracle, as `harness run` does.
+
+        Raises:
+            Wrong: it computes something else.
+            WorkerFailure: there is nothing to hold it against: the yardstick's worker failed.
+        """
+        self._check_parity("")
+
+    def time(self, loop: Callable[[Callable[[], None]], object], windows: Windows, is_timed: bool) -> None:
+        """Have a tool call the trial's scenario in its loop; parity before and after it, and the audits, as in a run.
+
+        Every call gets a fresh input. Inputs are made and prepared before the window, and outputs fetched after it.
+
+        Args:
+            loop: calls what it is given as often as it likes.
+            windows: the clock that it reads.
+            is_timed: whether it is timing, and not only trying whether it works. Then calls are warmed up, and their
+                times are audited; otherwise only what they compute.
+
+        Raises:
+            Wrong: parity or an audit failed.
+            WorkerFailure: as `check`.
+        """
+        self._check_parity("")
+        self._check_training("before", "")
+        subject, witness = self._worker.subject(self.trial), timing.Witness()
+        elapsed: list[int] = []
+        chance = random.Random()  # a session cannot know which outputs are kept
+
+        def call() -> None:
+            is_kept = subject.is_session and chance.random() * (1 + len(elapsed)) < timing.KEPT_OUTPUTS
+            _, took, around = timing.timed_call(subject, "compute", is_kept, witness, perf_counter_ns)
+            windows.add(took)
+            elapsed.append(took)
+            witness.around_s.append(around / 1e9)
+
+        if is_timed:
+            timing.warm_up(subject, self._worker.context.plan.suite.latency.seconds)
+        with timing.no_garbage_collection():
+            loop(call)
+        is_repeated = is_timed and subject.is_session
+        ratios = timing.repeat_ratios(subject, REPEATED_PAIRS) if is_repeated else []
+        self._check_parity("after timing: ")
+        self._check_training("after", "after timing: ")
+        self._audit(subject, witness, median(elapsed) / 1e9 if is_timed else 0.0, ratios)
+
+    def threads_not_held(self) -> list[str]:
+        """Pools of native libraries in this process that have another number of threads than the trial: `name: 4`."""
+        others = (pool for pool in threadpool_info() if pool["num_threads"] != self.trial.threads)
+        return sorted({f"{Path(pool['filepath']).name}: {pool['num_threads']}" for pool in others})
+
+    def _check_parity(self, when: str) -> None:
+        verification = self._worker.verification
+        verification.find_yardstick(self.trial)
+        self._require(verification.check(self._worker, self.trial, "first")[0], when)
+
+    def _check_training(self, moment: str, when: str) -> None:
+        """Before timing its gradients, after it the very trainer that was timed."""
+        if self.trial.scenario == "training-step":
+            self._require(self._worker.verification.check_training(self._worker, self.trial, moment)[0], when)
+
+    def _audit(self, subject: timing.Subject, witness: timing.Witness, compute_s: float, ratios: list[float]) -> None:
+        """Without a time only what was computed can be judged; `clock` cannot, for there is one clock here."""
+        verification, worker, trial = self._worker.verification, self._worker, self.trial
+        steps = subject.steps or (trial.batch or 1) * (trial.time or 1)
+        seen = [worker.evidence(trial, compute_s, steps, witness)]
+        outcome, _ = verification.audit(trial, seen, ratios) if compute_s else verification.audit_served(trial, seen)
+        self._require(outcome)
+        if self._was_resting:  # or else nobody knows whose work goes on
+            self._require(verification.unrest(worker)[0] or Outcome())
+
+    def _require(self, outcome: Outcome, when: str = "") -> None:
+        if outcome.status != "ok":
+            self.problem = f"{outcome.status}: {when}{outcome.reason}"
+            raise Wrong(self.problem)
