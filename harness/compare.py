@@ -258,8 +258,9 @@ def compare_sides(base: Side, new: Side, allow_different: bool = False) -> Compa
     shared = [point for point in points if point in base.trials and point in new.trials]
     served = [point for point in base.loads if point in new.loads]
     if not shared and not served:
-        has = [f"{side.path} has {_some(side.trials)}" for side in (base, new)]
-        raise HarnessError(plain(f"no latency row is in both runs. {'. '.join(has)}"))
+        has = [f"{side.path} has {_some([*side.trials, *side.loads])}" for side in (base, new)]
+        what = "latency row and no load" if base.loads or new.loads else "latency row"
+        raise HarnessError(plain(f"no {what} is in both runs. {'. '.join(has)}"))
     drift = {task: _drift(base, new, task) for task in dict.fromkeys(point.task for point in (*shared, *served))}
     pairs, absent = _matched({point: point for point in points}, base, new)
     rows = []

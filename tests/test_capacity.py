@@ -239,13 +239,32 @@ def test_a_run_without_load_trials_says_nothing_of_loads(tmp_path: Path) -> None
     assert list(run.loads.columns)[:3] == ["trial", "slice", "probe"]
 
 
-def test_a_record_whose_loads_are_no_numbers_is_named_as_damage(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"p99_s": "soon"}, "its p99_s is no number"),
+        ({"rate_per_s": -5.0}, "a load is not above 0"),
+        ({"rate_per_s": None}, "a load is not above 0"),
+        ({"slice": None}, "a load has no slice, probe or requests"),
+        ({"requests": 0}, "a load has no slice, probe or requests"),
+    ],
+)
+def test_a_record_of_a_load_that_nobody_can_have_offered_is_named_as_damage(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
     run = write(tmp_path / "run", {"a@r": FIVE})
     folder = RunFolder(
         tmp_path / "other",
         {name: run.header[name] for name in ("name", "baselines", "floors", "plugins", "environment", "trials")},
     )
-    folder.append({"trial": "0001-load", "status": "ok", "reason": "", "loads": [{"slice": 1, "p99_s": "soon"}]})
+    folder.append(
+        {
+            "trial": "0001-load",
+            "status": "ok",
+            "reason": "",
+            "loads": [load_rows(1, [(1.0, SUSTAINED)], "server")[0] | changes],
+        }
+    )
     folder.close()
     (damage,) = load(tmp_path / "other").damage
-    assert damage.endswith("its p99_s is no number")
+    assert damage.endswith(said)
