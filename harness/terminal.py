@@ -32,7 +32,8 @@ LOADS = {"server": "server: the highest rate", "stream": "stream: the most at on
 LEGEND = """
 parity: rounding error, times the yardstick's; score ±: 95 % over seeds.
 Other ± or ×÷: 95 %, within this run.
-verdict: on the ratio to the baseline, all of a boundary, or all loads, together 95 %; * wider than the target.
+verdict: on the ratio to the baseline, all of a boundary together 95 %; * wider than the target.
+Of loads: all of them together.
 Single-stream, offline, training step: compute alone.
 end-to-end: single-stream, arrays in to arrays out."""
 WIDEST = 10_000  # columns of a table that is not cut
