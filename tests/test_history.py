@@ -171,8 +171,8 @@ def test_what_changed_from_one_run_to_the_next_is_told_and_where_it_is_alike_not
 
 def test_loads_are_left_out_and_that_is_said(tmp_path: Path) -> None:
     rates = {slice_: probes_of(rate) for slice_, rate in enumerate((90.0, 100.0), start=1)}
-    started = {"environment": ENVIRONMENT | {"started_utc": "2026-01-01T00:00:00+00:00"}}
-    (series,) = history([side_of(load(write_loads(tmp_path / "run", {A: rates}, **started)))])
+    begun = ENVIRONMENT | {"started_utc": "2026-01-01T00:00:00+00:00"}
+    (series,) = history([side_of(load(write_loads(tmp_path / "run", {A: rates}, environment=begun)))])
     assert series.lines == ()
     assert "Loads are left out." in " ".join(history_lines([series], {}))
 
