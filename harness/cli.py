@@ -304,7 +304,7 @@ def calibrate(
 @click.option("--allow-different", is_flag=True, help="Compare although the environments differ in what matters.")
 @choose_file
 def compare(base: Path, new: tuple[Path, ...], allow_different: bool, out: Path | None) -> None:
-    """Compare runs, or files of samples: every NEW's latency over BASE's, row by row.
+    """Compare runs, or files of samples: every NEW's latency over BASE's, row by row, and how much each carries.
 
     Runs taken at different times are less certain than one that interleaves both (`harness run --python`), and their
     intervals are wider. With several NEW, the verdicts of all hold together. Exits with 2 if the environments differ
@@ -326,7 +326,8 @@ def history(
     """What became of every row in the runs below FOLDER: latencies run after run, the newest against the one before
     and against the first, and what changed in between.
 
-    Runs of another machine are a series of their own. A run that cannot be read is named and left out.
+    Runs of another machine are a series of their own. A run that cannot be read is named and left out. Loads are not in
+    it.
     """
     from harness.comparing import tell_history
     from harness.history import Meant
@@ -408,11 +409,16 @@ def matrix(
 @main.command(epilog=GATE_EXIT_CODES)
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("new", type=click.Path(path_type=Path), required=False)
-@click.option("--max-slowdown", required=True, metavar="3%", help="How much slower than BASE is still allowed.")
+@click.option(
+    "--max-slowdown",
+    required=True,
+    metavar="3%",
+    help="How much slower than BASE is still allowed: 5% is a latency of 1.05 or a capacity of 1 / 1.05.",
+)
 @click.option("--allow-different", is_flag=True, help="Compare although the environments differ in what matters.")
 @choose_summary
 def gate(base: Path, new: Path | None, max_slowdown: str, allow_different: bool, summary: Path | None) -> None:
-    """Is nothing in NEW slower than in BASE by more than is allowed?
+    """Is nothing in NEW slower than in BASE by more than is allowed, and does nothing carry less?
 
     Without NEW, BASE is one interleaved run (`harness run --python`), and its rows are held against their baselines.
     Two separate runs rarely decide a limit under 10%; an interleaved run does.

@@ -14,13 +14,27 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from statistics import NormalDist, fmean
 
-import numpy as np
-import pandas as pd
-
 from harness import estimates, stats, verdicts
+from harness.capacity import CapacityRatio, apart, paired
 from harness.contract import HarnessError
+from harness.drift import Drift, drift_between
 from harness.formatting import plain
-from harness.sides import OK, Difference, Medians, Point, Side, Trial, differing, side_of, software
+from harness.load_pairs import matched_loads, offered_otherwise
+from harness.sides import (
+    LOAD,
+    NOT_THERE,
+    OK,
+    Difference,
+    Load,
+    Medians,
+    Point,
+    Side,
+    Trial,
+    differing,
+    end_of,
+    side_of,
+    software,
+)
 from harness.store import Run
 from harness.tables import BOUNDARIES, looks, records
 
@@ -30,6 +44,7 @@ NO_SAMPLES = "no samples that count"
 UNITS = {"process": "processes", "instance": "instances", "slice": "slices"}
 Pair = tuple[Point, Trial, Trial, Medians, Medians]  # BASE's trial and medians before NEW's
 Places = tuple[int, int]  # of two among several sides, BASE before NEW
+NO_CANARY = "No canary runs while loads are offered: the machine's drift is that between the timings of latencies."
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +54,14 @@ class Row:
     Attributes:
         point: what was timed; of an interleaved run, the variant that is NEW.
         against: the variant that is BASE.
-        base, new: the latencies, as log means of seconds.
-        ratio: the logarithm of NEW over BASE; its error contains that of `drift`.
+        base, new: the latencies, as log means of seconds; of a load the capacities, of requests a second or streams.
+        ratio: the logarithm of NEW over BASE; its error contains that of `drift`, and `coarseness`.
         drift: what the machine did between the two; nothing where both were interleaved.
-        estimate: NEW over BASE with its 95 % interval; above 1 is slower.
-        verdict: `faster`, `slower`, `same` or `undecided`, over all rows of its boundary.
+        estimate: NEW over BASE with its 95 % interval; above 1 is slower, or carries more.
+        verdict: `faster`, `slower`, `same` or `undecided`, over all rows of its boundary; of a load, over all loads,
+            `carries more` or `carries less` in place of the first two.
         how: `separate runs` or `interleaved`.
+        coarseness: of a load, what of the error is how finely its search tells loads apart.
     """
 
     point: Point
@@ -56,44 +73,23 @@ class Row:
     estimate: stats.Estimate
     verdict: str
     how: str
+    coarseness: float = 0.0
+
+    @property
+    def is_load(self) -> bool:
+        """Is it a capacity, of which more is better, and no latency?"""
+        return self.point.boundary == LOAD
+
+    @property
+    def slowdown(self) -> stats.LogMean:
+        """The ratio such that above 1 is worse: of a load, BASE over NEW."""
+        return replace(self.ratio, mean=-self.ratio.mean) if self.is_load else self.ratio
 
     @property
     def units(self) -> str:
         """How many observations there are: `5 | 5 processes` of BASE and NEW, or `20 instances` that hold both."""
         unit = UNITS[self.ratio.unit]
         return f"{self.base.units} | {self.new.units} {unit}" if self.how == SEPARATE else f"{self.ratio.units} {unit}"
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """What the canary did between two runs while a task was timed: the logarithm of NEW over BASE; None is unknown."""
-
-    task: str | None
-    shift: stats.LogMean | None
-
-    @property
-    def spread(self) -> float:
-        """The standard error that intervals are widened by: the shift and its own error together."""
-        return math.hypot(self.shift.mean, self.shift.standard_error) if self.shift else 0.0
-
-    @property
-    def lasting(self) -> float:
-        """The part of it that more measuring would not lessen: a shift that is more than the canary's own noise."""
-        return abs(self.shift.mean) if self.shift and stats.p_different(self.shift) < 1 - stats.CONFIDENCE else 0.0
-
-    def said(self, new: str = "NEW") -> str:
-        """What it did, as a sentence in which NEW has this name."""
-        where = f"While {self.task} was timed, " if self.task else ""
-        if self.shift is None:
-            return f"{where}how the machine drifted is unknown (no canary in both): the intervals hold if it did not."
-        found = stats.estimate(self.shift)
-        moved, low, high = (100 * (value - 1) for value in (found.value, found.low, found.high))
-        what = f"{abs(moved):.1f} % {'slower' if moved > 0 else 'faster'}" if abs(moved) >= 0.05 else "as fast"
-        known = "its error unknown" if math.isnan(low) else f"{low:+.1f} to {high:+.1f} %"
-        return f"{where}the machine itself was {what} in {new} ({known}), which widens the intervals."
-
-    def __str__(self) -> str:
-        return self.said()
 
 
 @dataclass(frozen=True)
@@ -109,6 +105,7 @@ class Comparison:
         differences, changes: facts that matter, which differ only where that was allowed; facts that may, as versions.
         drift: of every task; empty in an interleaved run, where it cancels.
         notes: what else a reader must know.
+        loads: the capacities that both sides found, as `rows` are latencies.
     """
 
     base: str
@@ -121,6 +118,7 @@ class Comparison:
     changes: tuple[Difference, ...] = ()
     drift: tuple[Drift, ...] = ()
     notes: tuple[str, ...] = ()
+    loads: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,20 +174,25 @@ def compare_all(base: Side, news: Sequence[Side], allow_different: bool = False)
         except HarnessError as error:
             raise HarnessError(f"{plain(str(new.path))}: {error}" if len(news) > 1 else str(error)) from error
     rows = iter(judged([row for comparison in found for row in comparison.rows], base.tolerance))
-    return [replace(comparison, rows=tuple(islice(rows, len(comparison.rows)))) for comparison in found]
+    loads = iter(judged([row for comparison in found for row in comparison.loads], base.tolerance))
+    return [
+        replace(each, rows=tuple(islice(rows, len(each.rows))), loads=tuple(islice(loads, len(each.loads))))
+        for each in found
+    ]
 
 
 def judged(rows: Sequence[Row], tolerance: float) -> list[Row]:
-    """The same rows with verdicts, which hold over all rows of their boundary together.
+    """The same rows with verdicts, which hold over all rows of their boundary together; loads are one of their own.
 
     Args:
         rows: of one or of several comparisons, each ratio once.
         tolerance: ratios within it of 1 are the same; 0.01 is 1 %.
     """
     found = list(rows)
-    for boundary in BOUNDARIES:
+    for boundary in (*BOUNDARIES, LOAD):
         places = [place for place, row in enumerate(found) if row.point.boundary == boundary]
-        words = verdicts.judge([found[place].ratio for place in places], tolerance)
+        metric = "capacity" if boundary == LOAD else "latency"
+        words = verdicts.judge([found[place].ratio for place in places], tolerance, metric=metric)
         for place, word in zip(places, words, strict=True):
             found[place] = replace(found[place], verdict=word)
     return found
@@ -229,7 +232,8 @@ def compare_sides(base: Side, new: Side, allow_different: bool = False) -> Compa
     """Compare what two runs, or two files of samples, say of the same rows.
 
     Unpaired, by Welch's test over processes: instances share what was decided when their process started, and absolute
-    latency differs by process. The canary's shift between the runs is added to the error.
+    latency differs by process. Of a load the worker is the unit. The canary's shift between the runs is added to the
+    error, whichever way it is: a machine that is slower by some share carries less by about that share.
 
     Args:
         base, new: from `side_of`.
@@ -241,19 +245,20 @@ def compare_sides(base: Side, new: Side, allow_different: bool = False) -> Compa
     if base.has_environment != new.has_environment:
         raise HarnessError("compare a run with a run, or a file of samples with another; not one with the other")
     differences = differing(base.agreeing, new.agreeing)
-    changes = differing(base.changing, new.changing)
+    changes = differing(base.changing, new.changing) + offered_otherwise(base, new)
     if differences and not allow_different:
         listed = "; ".join(map(str, differences))
         raise HarnessError(plain(f"what matters differs: {listed}; --allow-different compares all the same"))
     if not base.has_environment:  # two files are compared whatever they are called
         new = replace(new, trials=dict(zip(base.trials, new.trials.values(), strict=True)))
-    old, young = base.trials, new.trials
-    points = dict.fromkeys([*old, *young])
-    shared = [point for point in points if point in old and point in young]
-    if not shared:
-        has = [f"{side.path} has {_some(side.trials)}" for side in (base, new)]
-        raise HarnessError(plain(f"no latency row is in both runs. {'. '.join(has)}"))
-    drift = {point.task: _drift(base, new, point.task) for point in shared}
+    points = dict.fromkeys([*base.trials, *new.trials])
+    shared = [point for point in points if point in base.trials and point in new.trials]
+    served = [point for point in base.loads if point in new.loads]
+    if not shared and not served:
+        has = [f"{side.path} has {_some([*side.trials, *side.loads])}" for side in (base, new)]
+        what = "latency row and no load" if base.loads or new.loads else "latency row"
+        raise HarnessError(plain(f"no {what} is in both runs. {'. '.join(has)}"))
+    drift = {task: drift_between(base, new, task) for task in dict.fromkeys(point.task for point in (*shared, *served))}
     pairs, absent = _matched({point: point for point in points}, base, new)
     rows = []
     for point, _, _, theirs, own in pairs:
@@ -262,13 +267,25 @@ def compare_sides(base: Side, new: Side, allow_different: bool = False) -> Compa
         known = ratio, moved, stats.estimate(ratio), verdicts.UNDECIDED
         rows.append(Row(point, point.variant, before, after, *known, SEPARATE))
     rows.sort(key=lambda row: BOUNDARIES.index(row.point.boundary))
-    found = judged(rows, base.tolerance)
+    offered, uncompared = matched_loads({point: point for point in dict.fromkeys([*base.loads, *new.loads])}, base, new)
+    loads = [_separate_load(point, theirs, own, drift[point.task]) for point, theirs, own in offered]
     notes = [] if base.has_environment else ["Files have no environment: whether the machine was the same is unknown."]
-    if any(each.shift for each in drift.values()) and {"python", "version of numpy"} & {each.what for each in changes}:
-        notes.append("The canary runs on Python and NumPy, which changed: part of its shift may be theirs.")
-    rest = differences, changes, tuple(drift.values()), tuple(notes)
-    core = tuple(found), tuple(absent), base.tolerance, stats.ONE_LOOK
-    return Comparison(str(base.path), str(new.path), *core, *rest)
+    if any(each.shift for each in drift.values()):
+        if {"python", "version of numpy"} & {each.what for each in changes}:
+            notes.append("The canary runs on Python and NumPy, which changed: part of its shift may be theirs.")
+        notes += [NO_CANARY] * bool(loads)
+    return Comparison(
+        str(base.path),
+        str(new.path),
+        tuple(judged(rows, base.tolerance)),
+        (*absent, *uncompared),
+        base.tolerance,
+        differences=differences,
+        changes=changes,
+        drift=tuple(drift.values()),
+        notes=tuple(notes),
+        loads=tuple(judged(loads, base.tolerance)),
+    )
 
 
 def _some(points: Iterable[Point]) -> str:
@@ -289,8 +306,7 @@ def interleaved(run: Run) -> Comparison:
     if not run.environment:
         raise HarnessError(f"{run.path} is one file of samples: give a second one to compare it with")
     side = side_of(run)
-    others = {p: other for p, t in side.trials.items() if (other := replace(p, variant=t["baseline"])) != p}
-    pairs, absent = _matched(others, side, side)
+    pairs, absent = _matched(_baselines(side.trials), side, side)
     latency = {(row["trial"], row["boundary"]): row for row in records(run.latency)}
     rows = []
     for point, base, new, theirs, own in pairs:
@@ -302,28 +318,37 @@ def interleaved(run: Run) -> Comparison:
         latencies = estimates.latency(theirs), estimates.latency(own)
         rows.append(Row(point, base["variant"], *latencies, ratio, Drift(None, None), *found, INTERLEAVED))
     rows.sort(key=lambda row: BOUNDARIES.index(row.point.boundary))
+    loads, uncompared = _interleaved_loads(run, side)
     pythons = [software(facts) for facts in run.header.get("pythons", {}).values()]
     changes = differing(*pythons) if len(pythons) == 2 else ()
-    known = side.tolerance, looks(run), (), changes
-    return Comparison(f"each row's baseline in {run.path}", str(run.path), tuple(rows), tuple(absent), *known)
+    return Comparison(
+        f"each row's baseline in {run.path}",
+        str(run.path),
+        tuple(rows),
+        (*absent, *uncompared),
+        side.tolerance,
+        looks(run),
+        changes=changes,
+        loads=tuple(loads),
+    )
 
 
 def gate(comparison: Comparison, max_slowdown: float) -> GateResult:
-    """Is nothing slower than allowed? A row that BASE has and NEW lost fails: a crash is not a pass.
+    """Is nothing slower than allowed, and does nothing carry less? A row that BASE has and NEW lost fails.
+
+    Of a load the limit is on BASE / NEW: 5 % allows a capacity down to 1 / 1.05 of what it was.
 
     Args:
         comparison: from `compare` or `interleaved`.
         max_slowdown: 0.03 allows 3 %.
     """
-    lost = ((item.what, item.new) for item in comparison.absent if item.base == OK)
-    rows = [GateRow(what, verdicts.FAIL, "", f"BASE has it, NEW does not: {end}") for what, end in lost]
-    unknown = (item.what for item in comparison.absent if item.base.startswith("skipped"))
-    rows += [GateRow(what, verdicts.UNDECIDED, "", "BASE never measured it: its run was cut off") for what in unknown]
-    outcomes = verdicts.gate([row.ratio for row in comparison.rows], max_slowdown, comparison.looks)
-    for row, outcome in zip(comparison.rows, outcomes, strict=True):
-        shown = {verdicts.PASS: "shown to be under the limit", verdicts.FAIL: "shown to be over the limit"}
-        why = shown.get(outcome) or _more(row, max_slowdown, comparison.looks)
-        rows.append(GateRow(str(row.point), outcome, interval_text(row.estimate), why))
+    rows = [row for item in comparison.absent if (row := _absent_row(item))]
+    slowdowns, once = ([row.slowdown for row in own] for own in (comparison.rows, comparison.loads))
+    outcomes = verdicts.gate(slowdowns, max_slowdown, comparison.looks, once=once)
+    for each, outcome in zip((*comparison.rows, *comparison.loads), outcomes, strict=True):
+        planned = stats.ONE_LOOK if each.is_load else comparison.looks
+        why = _shown(each, outcome, max_slowdown) or _more(each, max_slowdown, planned)
+        rows.append(GateRow(str(each.point), outcome, interval_text(each.estimate), why))
     return GateResult(max_slowdown, tuple(rows), verdicts.gate_exit_code([row.outcome for row in rows]))
 
 
@@ -345,7 +370,7 @@ def _matched(points: Mapping[Point, Point], base: Side, new: Side) -> tuple[list
     absent = []
     for point, against in points.items():
         old, young = base.trials.get(against), new.trials.get(point)
-        ends = [f"{t['status']}: {t['reason']}".removesuffix(": ") if t else "not in it" for t in (old, young)]
+        ends = [end_of(trial) if trial else NOT_THERE for trial in (old, young)]
         if not old or not young or ends != [OK, OK]:
             absent.append(Difference(str(point), *ends))
             continue
@@ -360,6 +385,58 @@ def _matched(points: Mapping[Point, Point], base: Side, new: Side) -> tuple[list
     return pairs, absent
 
 
+def _baselines(trials: Mapping[Point, Trial]) -> dict[Point, Point]:
+    """The points of a run that have a baseline beside themselves, with that."""
+    return {p: other for p, trial in trials.items() if (other := replace(p, variant=trial["baseline"])) != p}
+
+
+def _separate_load(point: Point, base: Load, new: Load, drift: Drift) -> Row:
+    found = apart(new.limits, base.limits)
+    ratio = stats.widened(found.value, drift.spread)
+    return _load_row(point, point.variant, base, new, replace(found, value=ratio), drift, SEPARATE)
+
+
+def _interleaved_loads(run: Run, side: Side) -> tuple[list[Row], list[Difference]]:
+    """The capacities of a run over their baselines', with the run's own verdicts."""
+    points = _baselines({point: load.trial for point, load in side.loads.items()})
+    pairs, absent = matched_loads(points, side, side)
+    words = {row["trial"]: row["verdict"] for row in records(run.capacity)} if pairs else {}
+    rows = []
+    for point, base, new in pairs:
+        if ratio := paired(new.limits, base.limits):
+            row = _load_row(point, base.trial["variant"], base, new, ratio, Drift(None, None), INTERLEAVED)
+            rows.append(replace(row, verdict=words[new.trial["trial"]]))
+        else:
+            absent.append(Difference(str(point), OK, "shares no slice with BASE", verdicts.UNDECIDED))
+    return rows, absent
+
+
+def _load_row(point: Point, against: str, base: Load, new: Load, found: CapacityRatio, drift: Drift, how: str) -> Row:
+    known = base.limits.mean, new.limits.mean, found.value, drift, stats.estimate(found.value)
+    return Row(point, against, *known, verdicts.UNDECIDED, how, found.coarseness)
+
+
+def _absent_row(item: Difference) -> GateRow | None:
+    """What a gate says of what was not compared; nothing of what BASE never had."""
+    if item.outcome == verdicts.UNDECIDED:
+        return GateRow(item.what, item.outcome, "", f"it cannot be compared: BASE: {item.base}; NEW: {item.new}")
+    if item.base == OK or item.outcome == verdicts.FAIL:
+        return GateRow(item.what, verdicts.FAIL, "", f"BASE has it, NEW does not: {item.new}")
+    if item.base.startswith("skipped"):
+        return GateRow(item.what, verdicts.UNDECIDED, "", "BASE never measured it: its run was cut off")
+    return None
+
+
+def _shown(row: Row, outcome: str, max_slowdown: float) -> str:
+    """What is shown where a row passes or fails."""
+    if outcome == verdicts.UNDECIDED:
+        return ""
+    if row.is_load:
+        than = f"than {1 / (1 + max_slowdown):.3f}× of BASE"
+        return f"shown to carry {'more' if outcome == verdicts.PASS else 'less'} {than}"
+    return f"shown to be {'under' if outcome == verdicts.PASS else 'over'} the limit"
+
+
 def _over_processes(medians: Medians) -> stats.LogMean:
     logs: dict[tuple[int, int], list[float]] = {}
     for (slice_, process, _), value in medians.items():
@@ -367,27 +444,18 @@ def _over_processes(medians: Medians) -> stats.LogMean:
     return stats.unit_mean([fmean(values) for values in logs.values()], "process")
 
 
-def _drift(base: Side, new: Side, task: str | None) -> Drift:
-    """The canary's shift, over the runtimes that both have; a slice is the unit, as its processes share the moment."""
-    sides = [[row for row in side.canaries if row["task"] == task] for side in (base, new)]
-    runtimes = {row["runtime"] for row in sides[0]} & {row["runtime"] for row in sides[1]}
-    if not runtimes:
-        return Drift(task, None)
-    means = []
-    for side in sides:
-        canaries = pd.DataFrame(side).query("runtime in @runtimes").set_index("slice")["canary_s"]
-        means.append(stats.unit_mean(np.log(canaries).groupby(level=0).mean().tolist(), "slice"))
-    return Drift(task, stats.difference(means[1], means[0]))
-
-
 def _more(row: Row, max_slowdown: float, planned: tuple[int, ...]) -> str:
-    """How much more measuring would decide; what the machine did between two runs stays, however much is measured."""
-    error, stays = row.ratio.standard_error, row.drift.lasting
+    """How much more measuring would decide; what it would not lessen stays: the machine's drift, a search's steps."""
+    slowdown, drift = row.slowdown, row.drift.lasting
+    error, stays = slowdown.standard_error, math.hypot(drift, row.coarseness)
     if math.isnan(error):
         return "one observation has no interval: take at least two on each side"
-    sampled = replace(row.ratio, standard_error=math.sqrt(max(0.0, error**2 - stays**2)))
+    sampled = replace(slowdown, standard_error=math.sqrt(max(0.0, error**2 - stays**2)))
     half = NormalDist().inv_cdf((1 + stats.CONFIDENCE) / 2) * stays
-    left = math.sqrt(max(0.0, (row.ratio.mean - math.log1p(max_slowdown)) ** 2 - half**2))
+    left = math.sqrt(max(0.0, (slowdown.mean - math.log1p(max_slowdown)) ** 2 - half**2))
+    if not left and row.coarseness > drift:
+        coarse = f"a search that tells loads apart by no less: lower {row.point.scenario}.precision"
+        return f"no number of {UNITS[row.ratio.unit]} would decide it beside {coarse}"
     if not left and stays:
         return "no number of processes would decide it beside the machine's drift: interleave both in one run"
     factor = stats.units_needed(sampled, left, planned) / sampled.units if left else math.inf

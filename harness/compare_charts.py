@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from harness.charts import MOST_BARS
-from harness.compare import Comparison, interval_text
+from harness.compare import Comparison, Row, interval_text
+from harness.compare_report import value_text
 from harness.formatting import seconds
 from harness.history import Series
 from harness.matrix import Matrix
@@ -28,8 +28,25 @@ from harness.vega import (
 )
 
 
+def comparison_charts(comparisons: Sequence[Comparison]) -> list[Chart]:
+    """The ratios of latencies, and those of capacities, where there are any."""
+    return [chart for chart in (comparison_chart(comparisons), load_chart(comparisons)) if chart]
+
+
 def comparison_chart(comparisons: Sequence[Comparison]) -> Chart | None:
-    """Every ratio with its interval and verdict; one scenario of one setting at a time, and one further run."""
+    """Every ratio of latencies with its interval and verdict; one scenario of one setting at a time, and one run."""
+    return _ratio_chart(comparisons, [each.rows for each in comparisons], "latency", "ratios", "Ratios")
+
+
+def load_chart(comparisons: Sequence[Comparison]) -> Chart | None:
+    """The same of the ratios of capacities."""
+    named = "capacity", "load-ratios", "Ratios of capacities"
+    return _ratio_chart(comparisons, [each.loads for each in comparisons], *named)
+
+
+def _ratio_chart(
+    comparisons: Sequence[Comparison], of: Sequence[Sequence[Row]], metric: str, name: str, title: str
+) -> Chart | None:
     rows = [
         {
             "variant": row.point.variant,
@@ -39,22 +56,22 @@ def comparison_chart(comparisons: Sequence[Comparison]) -> Chart | None:
             "ratio": row.estimate.value,
             "verdict": row.verdict,
             "interval": interval_text(row.estimate),
-            "latency": seconds(math.exp(row.new.mean)),
-            "against": seconds(math.exp(row.base.mean)),
+            metric: value_text(row),
+            "against": value_text(row, of_base=True),
         }
         | _interval("ratio", row.estimate)
-        for each in comparisons
-        for row in each.rows
+        for each, own in zip(comparisons, of, strict=True)
+        for row in own
     ]
     if not rows:
         return None
     names = list(dict.fromkeys(str(row["variant"]) for row in rows))
     shown = names[:MOST_BARS]
     return Chart(
-        "ratios",
-        "Ratios",
+        name,
+        title,
         "The point is NEW over BASE, the line its 95 % interval. Colour and shape say the verdict.",
-        ratio_spec([row for row in rows if row["variant"] in shown], shown, **choice_of("scenario", rows)),
+        ratio_spec([row for row in rows if row["variant"] in shown], shown, metric, **choice_of("scenario", rows)),
         left_out(len(shown), len(names)),
     )
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from harness.compare import SEPARATE, Comparison, GateResult, Row, interval_text
 from harness.document import Document, Section, document_lines, wrapped
-from harness.formatting import MOST_ROWS, NONE, percent, seconds
+from harness.formatting import MOST_ROWS, NONE, percent, seconds, three_digits
 from harness.sides import Difference, Point
 from harness.verdicts import FAIL, PASS, UNDECIDED
 
@@ -18,11 +18,16 @@ GATE_READING = (
     "pass: shown to be under the limit, at the 5 % level.",
     "fail: shown to be over it, with at most a 5 % chance that any row fails wrongly; or BASE has the row and NEW lost "
     "it.",
+    "Of a load, which is the better the more is carried, the limit is on BASE / NEW.",
     "undecided: neither is shown; the row says how much more measuring would decide. To run it again until it passes "
     "raises the chance that a slower one does.",
     "Exit code: 0 if every row passes, 1 if any fails, 2 if that is undecided or could not be looked at.",
 )
 TOGETHER = "Verdicts hold together, over all runs and all rows of a boundary."
+OF_LOADS = (
+    "Of loads, NEW / BASE is a ratio of capacities: above 1, NEW carries more. An interval is no narrower than the "
+    "steps of the search allow. Verdicts hold over all loads together."
+)
 
 
 def comparison_lines(*comparisons: Comparison) -> list[str]:
@@ -80,7 +85,10 @@ def gate_document(result: GateResult, comparison: Comparison) -> Document:
         *tables,
         Section("How to read it", remarks=GATE_READING, folded=True),
     ]
-    remarks = (f"at most {100 * result.max_slowdown:g} % slower: {counts}", *whole.remarks)
+    allowed = f"at most {100 * result.max_slowdown:g} % slower"
+    if comparison.loads:
+        allowed += f", and no less carried than {1 / (1 + result.max_slowdown):.3f}×"
+    remarks = (f"{allowed}: {counts}", *whole.remarks)
     return Document(f"Gate: {result.outcome}", remarks, tuple(map(_shortened, sections)))
 
 
@@ -94,6 +102,14 @@ def ratio_text(row: Row, intervals: bool) -> str:
     """`1.020× (1.010–1.030)`, or `1.020× ±1.0%`."""
     found = row.estimate
     return interval_text(found) if intervals else f"{found.value:.3f}× {percent(found.low, found.high)}".strip()
+
+
+def value_text(row: Row, of_base: bool = False) -> str:
+    """The latency of NEW, or of BASE; of a load how much it carries: `1.5 ms`, `6700/s`, `778 streams`."""
+    value = math.exp(row.base.mean if of_base else row.new.mean)
+    if not row.is_load:
+        return seconds(value)
+    return three_digits(value) + ("/s" if row.point.scenario == "server" else " streams")
 
 
 def difference_section(title: str, found: Iterable[Difference], base: str = "BASE", new: str = "NEW") -> list[Section]:
@@ -117,7 +133,7 @@ def _names(comparisons: Sequence[Comparison]) -> list[str]:
 def _pair(comparison: Comparison, intervals: bool) -> list[Section]:
     """The rows that share a setting, under it."""
     found: dict[str, list[Row]] = {}
-    for row in comparison.rows:
+    for row in (*comparison.rows, *comparison.loads):
         against = "" if row.how == SEPARATE else f", against {row.against}"
         found.setdefault(row.point.setting + against, []).append(row)
     header = (*HEADER, "how") if intervals else HEADER
@@ -128,8 +144,15 @@ def _pair(comparison: Comparison, intervals: bool) -> list[Section]:
 
 
 def _pair_cells(row: Row, intervals: bool) -> tuple[str, ...]:
-    latencies = seconds(math.exp(row.base.mean)), seconds(math.exp(row.new.mean))
-    cells = row.point.variant, row.point.shape, *latencies, ratio_text(row, intervals), row.verdict, row.units
+    cells = (
+        row.point.variant,
+        row.point.shape,
+        value_text(row, of_base=True),
+        value_text(row),
+        ratio_text(row, intervals),
+        row.verdict,
+        row.units,
+    )
     return (*cells, row.how) if intervals else cells
 
 
@@ -137,14 +160,14 @@ def _several(comparisons: Sequence[Comparison], names: Sequence[str], intervals:
     """The rows of all runs that share a setting, a column a run."""
     found: dict[str, dict[Point, dict[str, Row]]] = {}
     for name, comparison in zip(names, comparisons, strict=True):
-        for row in comparison.rows:
+        for row in (*comparison.rows, *comparison.loads):
             found.setdefault(row.point.setting, {}).setdefault(row.point, {})[name] = row
     header = ("variant", "scenario", "BASE", *(f"{name} / BASE" for name in names))
     sections = []
     for title, rows in found.items():
         cells = []
         for point, own in rows.items():
-            base = seconds(math.exp(next(iter(own.values())).base.mean))
+            base = value_text(next(iter(own.values())), of_base=True)
             ratios = [f"{ratio_text(own[n], intervals)} {own[n].verdict}" if n in own else NONE for n in names]
             cells.append((point.variant, point.shape, base, *ratios))
         sections.append(Section(title, header=header, rows=tuple(cells), keys=3))
@@ -158,6 +181,7 @@ def _rest(comparisons: Sequence[Comparison], names: Sequence[str]) -> list[Secti
         remarks += [d.said(name) if d.shift or len(names) == 1 else f"{name}: {d}" for d in each.drift]
     remarks += dict.fromkeys(note for each in comparisons for note in each.notes)
     remarks += [TOGETHER] if len(names) > 1 else []
+    remarks += [OF_LOADS] if any(each.loads for each in comparisons) else []
     sections = [Section(remarks=tuple(remarks))] if remarks else []
     for name, each in zip(names, comparisons, strict=True):
         of = f" in {name}" if len(names) > 1 else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.attempts import MEASURED, find_attempts
 from harness.compare import compare, compare_all, gate, interleaved, parse_percent
-from harness.compare_charts import comparison_chart, history_chart, matrix_chart
+from harness.compare_charts import comparison_charts, history_chart, matrix_chart
 from harness.compare_report import comparison_document, comparison_lines, gate_document, gate_lines, no_gate_document
 from harness.contract import HarnessError
 from harness.document import Document, document_markdown
@@ -40,7 +40,7 @@ def compare_paths(base: Path, news: Sequence[Path], allow_different: bool, out: 
     sides = [_side(path) for path in (base, *news)]
     found = compare_all(sides[0], sides[1:], allow_different)
     print_lines(comparison_lines(*found))
-    _write(out, comparison_document(found, intervals=True), comparison_chart(found))
+    _write(out, comparison_document(found, intervals=True), comparison_charts(found))
 
 
 def gate_paths(base: Path, new: Path | None, max_slowdown: str, allow_different: bool, summary: Path | None) -> int:
@@ -106,7 +106,8 @@ def tell_history(folder: Path, meant: Meant, last: int | None, out: Path | None)
         raise HarnessError(f"no run in '{folder}' has a latency to show: {why}")
     found = history(sides, meant)
     print_lines(history_lines(found, left_out))
-    _write(out, history_document(found, left_out, intervals=True), history_chart(found))
+    chart = history_chart(found)
+    _write(out, history_document(found, left_out, intervals=True), [chart] if chart else [])
 
 
 def tell_matrix(folder: Path, meant: Meant, allow_different: bool, out: Path | None) -> None:
@@ -150,7 +151,8 @@ def tell_matrix(folder: Path, meant: Meant, allow_different: bool, out: Path | N
     failed = [attempt for attempt in attempts if attempt.outcome != MEASURED]
     table = matrix(found, failed, meant, allow_different)
     print_lines(matrix_lines(table, left_out))
-    _write(out, matrix_document(table, left_out, intervals=True), matrix_chart(table))
+    chart = matrix_chart(table)
+    _write(out, matrix_document(table, left_out, intervals=True), [chart] if chart else [])
 
 
 def _side(path: Path) -> Side:
@@ -169,12 +171,12 @@ def _append(summary: Path | None, document: Document) -> None:
             raise HarnessError(f"'{summary}' cannot be written: {error.strerror}; choose another --summary") from error
 
 
-def _write(out: Path | None, document: Document, chart: Chart | None) -> None:
+def _write(out: Path | None, document: Document, charts: Sequence[Chart]) -> None:
     """As Markdown, or as a page where the file's name ends so."""
     if out:
         try:
             if out.suffix.lower() == ".html":
-                write_document(out, document, [chart] if chart else [])
+                write_document(out, document, charts)
             else:
                 write_atomically(out, document_markdown(document))
         except OSError as error:

@@ -9,9 +9,10 @@ from pathlib import Path
 from harness import document, page
 from harness.formatting import inline
 from harness.vega import Chart
-from harness.verdicts import FASTER, SAME, SLOWER, UNDECIDED
+from harness.verdicts import CARRIES_LESS, CARRIES_MORE, FASTER, SAME, SLOWER, UNDECIDED
 
-VERDICT = re.compile(rf"(?:.* )?({FASTER}|{SLOWER}|{SAME}|{UNDECIDED})")  # a cell that is one, or ends with one
+TONES = {FASTER: FASTER, CARRIES_MORE: FASTER, SLOWER: SLOWER, CARRIES_LESS: SLOWER, SAME: SAME, UNDECIDED: UNDECIDED}
+VERDICT = re.compile(rf"(?:.* )?({'|'.join(TONES)})")  # a cell that is one, or ends with one
 
 
 def write_document(path: Path, what: document.Document, charts: Sequence[Chart]) -> None:
@@ -34,4 +35,4 @@ def write_document(path: Path, what: document.Document, charts: Sequence[Chart])
 
 def _cell(text: str) -> page.Cell:
     found = VERDICT.fullmatch(text)
-    return page.Cell(text, tone=found[1] if found else "")
+    return page.Cell(text, tone=TONES[found[1]] if found else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -11,6 +12,24 @@ from harness import stats
 
 Key = tuple[int, int, int]  # slice, process, instance
 SUSTAINED, NOT_SUSTAINED, REFUSED = "sustained", "not sustained", "refused"  # of a load that was offered
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Where the limit of one worker lies.
+
+    Attributes:
+        sustained: the highest load that was, requests a second or streams; 0 if none was.
+        not_sustained: the lowest above it that was not; infinite if no such load was tried.
+    """
+
+    sustained: float
+    not_sustained: float
+
+    @property
+    def step(self) -> float:
+        """How finely it is known: the logarithm of one load over the other; infinite where either is missing."""
+        return math.log(self.not_sustained / self.sustained) if self.sustained else math.inf
 
 
 def latency(medians: Mapping[Key, float]) -> stats.LogMean:
@@ -61,14 +80,39 @@ def highest_load(probes: Sequence[tuple[float, str]]) -> float | None:
     return max((load for load, verdict in probes if verdict == SUSTAINED), default=0.0)
 
 
-def worker_limit(rows: Sequence[Mapping[str, Any]]) -> float | None:
+def worker_limit(rows: Sequence[Mapping[str, Any]]) -> Limit | None:
     """The limit that one worker found: the highest load it confirmed, or of a search without confirmations sustained.
 
     Args:
         rows: of the loads table, of one worker, in the order they were offered.
     """
     judged = [row for row in rows if row.get("is_confirmation")] or rows
-    return highest_load([(amount(row), row["verdict"]) for row in judged])
+    found = highest_load([(amount(row), row["verdict"]) for row in judged])
+    if found is None:
+        return None
+    above = [load for row in rows if row["verdict"] == NOT_SUSTAINED and (load := amount(row)) > found]
+    return Limit(found, min(above, default=math.inf))
+
+
+def coarseness(value: stats.LogMean, step: float) -> float:
+    """What a mean over workers' limits is less certain by than their spread says, because limits lie on steps.
+
+    A true limit lies anywhere within a step, whose variance is step² / 12. If workers' steps lie differently, or their
+    true limits do, this is in their spread already, and the mean of many is better than one step. What the spread lacks
+    of it may be the same in every worker, as where all stopped at one load: that part no further worker lessens.
+
+    Source: Bennett, "Spectra of quantized signals", 1948 (the variance). That the missing part is shared is this
+    harness's own rule; its tests simulate how often intervals hold.
+
+    Args:
+        value: the mean over workers.
+        step: the root mean square of their steps; a natural logarithm.
+
+    Returns:
+        a standard error to widen by; a natural logarithm.
+    """
+    seen = value.standard_error**2 * value.units
+    return math.sqrt(max(0.0, step**2 / 12 - seen))
 
 
 def amount(row: Mapping[str, Any]) -> float:

@@ -32,7 +32,7 @@ def history_document(series: Sequence[Series], left_out: Mapping[Path, str], int
     count = sum(len(each.runs) for each in series)
     remarks = [
         f"{count} run{'s' * (count != 1)}, oldest first. Newest / before and newest / first are ratios of latencies: "
-        "below 1, the newest is faster."
+        "below 1, the newest is faster. Loads are left out."
     ]
     if len(series) > 1:
         remarks.append(

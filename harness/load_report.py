@@ -12,10 +12,11 @@ from harness.store import Run
 from harness.tables import records
 
 SERVER_COLUMNS = (
-    *("variant", "task", "requests/s", "vs baseline", "p50 there", "p99 there", "requests a call", "refused"),
+    *("variant", "task", "requests/s", "vs baseline", "verdict", "p50 there", "p99 there", "requests a call"),
+    "refused",
 )
 STREAM_COLUMNS = (
-    *("variant", "task", "streams", "vs baseline", "streams a core", "late", "p50 there", "p99 there"),
+    *("variant", "task", "streams", "vs baseline", "verdict", "streams a core", "late", "p50 there", "p99 there"),
     *("real-time factor", "refused"),
 )
 
@@ -31,7 +32,8 @@ def load_lines(run: Run) -> list[str]:
         lines += [*markdown_table(columns, rows), ""]
     lines += [
         "Each worker looks for its own limit, alone on the machine; the value is the geometric mean over workers with "
-        "its 95 % interval, and the ratio to the baseline is paired by slice: above 1 carries more. **Refused** are "
+        "its 95 % interval, and the ratio to the baseline is paired by slice: above 1 carries more. An interval is no "
+        "narrower than the search's steps allow. Verdicts hold over all loads of the run together. **Refused** are "
         "probes in which the load generator itself was late; they count neither way. **At least**: no higher load is "
         "offered, so the limit was not reached, and there is no ratio.",
         "",
@@ -72,7 +74,16 @@ def _stream_text(rows: list[dict[str, Any]]) -> str:
 def _server_row(row: dict[str, Any]) -> list[str]:
     there = [seconds(row[name]) for name in ("p50_s", "p99_s")]
     batch = _number(row["mean_batch"])
-    return [row["variant"], row["place"], _capacity(row), _ratio(row), *there, batch, _refused(row)]
+    return [
+        row["variant"],
+        row["place"],
+        _capacity(row),
+        _ratio(row),
+        _verdict(row),
+        *there,
+        batch,
+        _refused(row),
+    ]
 
 
 def _stream_row(row: dict[str, Any]) -> list[str]:
@@ -80,7 +91,8 @@ def _stream_row(row: dict[str, Any]) -> list[str]:
     a_core = _number(row["capacity"] / row["threads"])
     factor = _number(row["real_time_factor"])
     late = percentage(row["misses"])
-    return [row["variant"], row["place"], _capacity(row), _ratio(row), a_core, late, *there, factor, _refused(row)]
+    known = _capacity(row), _ratio(row), _verdict(row)
+    return [row["variant"], row["place"], *known, a_core, late, *there, factor, _refused(row)]
 
 
 def _capacity(row: dict[str, Any]) -> str:
@@ -102,6 +114,10 @@ def _ratio(row: dict[str, Any]) -> str:
         return NONE
     interval = "" if math.isnan(row["ratio_low"]) else f" ({row['ratio_low']:.2f}–{row['ratio_high']:.2f})"
     return f"{row['ratio']:.2f}×{interval}"
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    return row["verdict"] if isinstance(row["verdict"], str) else NONE
 
 
 def _refused(row: dict[str, Any]) -> str:

@@ -13,13 +13,17 @@ import numpy as np
 import pandas as pd
 
 from harness import estimates
+from harness.capacity import UNITS, Limits, limits_by_trial
 from harness.contract import HarnessError, one_line
-from harness.formatting import NONE, joined, on_device, plain, sizes, threads
+from harness.formatting import NONE, joined, on_device, plain, sizes, threads, three_digits
 from harness.samples import SAMPLE_COLUMNS
 from harness.store import Run, load, started
-from harness.tables import BOUNDARIES, Of, instance_medians, records, sampling
+from harness.suite import Server, Stream
+from harness.tables import BOUNDARIES, Of, instance_medians, records, sampling, settings_of
 
 OK = "ok"
+NOT_THERE = "not in it"
+LOAD = "load"  # where the boundary of a latency stands
 MUST_AGREE = (
     *("machine", "os family", "hypervisor", "python_implementation", "cpu_model", "cpu_logical_count", "accelerators"),
     *("cpu_physical_count", "cpu_usable_count", "cpu_governor", "cpu_max_frequency_khz", "cpu_boost"),
@@ -65,6 +69,49 @@ class Point:
         return joined(self.variant, self.shape, self.setting)
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A load trial of a run.
+
+    Attributes:
+        trial: its row, with how it ended.
+        limits: what its workers found, as requests a second or streams.
+        terms: what must be the same in two trials whose limits are compared, in words.
+        settings: how loads were offered, as the suite's keys; those beside the terms may differ.
+    """
+
+    trial: Trial
+    limits: Limits
+    terms: str
+    settings: Mapping[str, Any]
+
+    @property
+    def end(self) -> str:
+        """How it ended: `ok`, or why there is no capacity to compare."""
+        own, unit = self.limits, UNITS[self.trial["scenario"]]
+        if self.trial["status"] != OK:
+            return end_of(self.trial)
+        if not own.by_slice:
+            return "no worker found its limit"
+        if own.none_sustained:
+            workers = f"{own.none_sustained} of {len(own.by_slice)} workers"
+            return f"{workers} sustained nothing, down to {three_digits(own.least)} {unit}"
+        if own.is_open:
+            return f"at least {three_digits(max(limit.sustained for limit in own.by_slice.values()))} {unit}"
+        return OK
+
+    @property
+    def is_late(self) -> bool:
+        """Was the generator late in every worker, so that nothing is known of what was served?"""
+        return not self.limits.by_slice and self.limits.least > 0 and self.trial["status"] in (OK, "failed")
+
+    @property
+    def served(self) -> bool:
+        """Did it carry something, as far as that is known?"""
+        carries = self.trial["status"] == OK and any(limit.sustained for limit in self.limits.by_slice.values())
+        return carries or self.is_late
+
+
 @dataclass(frozen=True)
 class Side:
     """What is compared of a run; all else of it may be let go.
@@ -78,6 +125,7 @@ class Side:
         trials: its latency trials, by what they time.
         medians: of instances, in seconds, by trial and boundary.
         canaries: rows with `task`, `runtime`, `slice` and `canary_s`.
+        loads: its load trials, by what they offer them to.
     """
 
     path: Path
@@ -89,15 +137,23 @@ class Side:
     trials: Mapping[Point, Trial]
     medians: Mapping[Of, Medians]
     canaries: tuple[Trial, ...] = field(repr=False)
+    loads: Mapping[Point, Load] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What is not the same in both: a fact, or a row that is not `ok` on both sides."""
+    """What is not the same in both: a fact, or a row that is not `ok` on both sides.
+
+    Attributes:
+        what: the fact or the row.
+        base, new: what each side says of it.
+        outcome: what a gate makes of a row, where it does not follow from what the sides say.
+    """
 
     what: str
     base: str
     new: str
+    outcome: str = ""
 
     def __str__(self) -> str:
         return f"{self.what}: {self.base} | {self.new}"
@@ -112,7 +168,7 @@ def side_of(run: Run) -> Side:
     names = ("task", "runtime", "slice", "canary_s")
     canaries = tuple({n: row[n] for n in names} for row in records(run.processes) if row["canary_s"] > 0)
     known = run.path, started(run.header), bool(run.environment), *_facts(run), sampling(run).tolerance
-    return Side(*known, _trials(run), instance_medians(run.samples), canaries)
+    return Side(*known, _trials(run), instance_medians(run.samples), canaries, _loads(run))
 
 
 def load_side(path: str | Path) -> Run:
@@ -147,12 +203,36 @@ def load_side(path: str | Path) -> Run:
     return Run(**tables)
 
 
-def _trials(run: Run) -> dict[Point, Trial]:
+def end_of(trial: Trial) -> str:
+    """How a trial ended, with its reason."""
+    return f"{trial['status']}: {trial['reason']}".removesuffix(": ")
+
+
+def _trials(run: Run, kind: str = "latency", boundary: str = "") -> dict[Point, Trial]:
     names = [field.name for field in fields(Point) if field.name != "boundary"]
     floors = run.header.get("floors", [])  # they compute nothing, so there is nothing to compare
-    timed = [t for t in records(run.trials) if t["kind"] == "latency" and t.get("architecture") not in floors]
+    timed = [t for t in records(run.trials) if t["kind"] == kind and t.get("architecture") not in floors]
     told: list[dict[str, Any]] = [{name: None if pd.isna(t[name]) else t[name] for name in names} for t in timed]
-    return {Point(**values): trial for values, trial in zip(told, timed, strict=True)}
+    return {Point(**values, boundary=boundary): trial for values, trial in zip(told, timed, strict=True)}
+
+
+def _loads(run: Run) -> dict[Point, Load]:
+    trials = {p: trial for p, trial in _trials(run, LOAD, LOAD).items() if p.scenario in UNITS}
+    if not trials:
+        return {}
+    limits = limits_by_trial(run)
+    server, stream = settings_of(run, "server", Server), settings_of(run, "stream", Stream)
+    rest = {
+        "server": f"a wait of {1000 * server.window_seconds:.9g} ms for others",
+        "stream": f"{100 * stream.miss_share:.9g} % may be late",
+    }
+    kept = {"server": server.model_dump(), "stream": stream.model_dump()}
+    found = {}
+    for point, trial in trials.items():
+        own, scenario = limits[trial["trial"]], trial["scenario"]
+        settings = {f"{scenario}.{name}": value for name, value in kept[scenario].items()}
+        found[point] = Load(trial, own, f"a bound of {1000 * own.bound_s:.9g} ms, {rest[scenario]}", settings)
+    return found
 
 
 def _facts(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -427,6 +427,10 @@ def _rows(trial: str, record: Mapping[str, Any]) -> dict[str, list[dict[str, Any
     for name, table in rows.items():
         for row in table:
             _check_numbers(row, FLOAT_COLUMNS[name], WHOLE_COLUMNS.get(name, []))
+            if name == "loads" and not all((row.get(count) or 0) > 0 for count in ("slice", "probe", "requests")):
+                raise HarnessError("a load has no slice, probe or requests")
+            if name == "loads" and not (row.get("rate_per_s") or row.get("streams") or 0) > 0:
+                raise HarnessError("a load is not above 0")
     return rows
 
 

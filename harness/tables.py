@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ from harness.limits import LIMIT_COLUMNS, Limit, limit_columns, limits
 from harness.samples import iterations
 from harness.schema import COST_COLUMNS, RUN_FILE, WHOLE_COLUMNS
 from harness.store import Run
-from harness.suite import Latency
+from harness.suite import Latency, Section
 from harness.verdicts import judge
 
 SCENARIOS = ("single-stream", "offline", "training-step", "stream")
@@ -28,6 +28,7 @@ STATUS_ORDER = ("wrong", "crashed", "out-of-memory", "timed-out", "failed", "uns
 SETTING = ["task", "hidden_size", "num_layers", "device", "dtype", "threads"]
 KEY = ["variant", *SETTING]
 Of = tuple[str, str]  # trial, boundary
+Settings = TypeVar("Settings", bound=Section)
 
 
 def latency(run: Run) -> pd.DataFrame:
@@ -38,18 +39,15 @@ def latency(run: Run) -> pd.DataFrame:
     every turn), `disturbed_samples` among them, `unsteady_instances` (no steady state seen while warming up);
     `process_low_s` and `process_high_s`, the least and the largest median of a process; `latency_s` with
     `latency_low_s`, `latency_high_s` and `latency_unit` (geometric mean of instances' medians, 95 % interval over that
-    unit);
-    `median_s` (of instances' medians) and `mean_s` (of all samples) for information; `p50_s`, `p90_s`, `p99_s`,
-    `p999_s` of all samples, each with `_bound_s` (99 % confidence; NaN with too few samples;
-    all are NaN where a sample is a mean of calls); `autocorrelation` (lag 1,
-    mean over instances); `rows` and `steps` of a call (sequences, and real time steps of them all),
-    `throughput_per_s` and `steps_per_s` with their intervals (sequences and real time steps a second); `baseline`, and
-    `ratio` to it with
-    `ratio_low`, `ratio_high` and `ratio_unit` (latency over the baseline's, paired); `half_width` of the interval of
-    interest (of the ratio; of a baseline's latency where nothing is compared with it, else NaN), as a share;
-    `precision_met`; `verdict`, which holds over all rows of a boundary together; of forward passes at the compute
-    boundary `bound_s`, `limited_by` and `attainable` with its interval (see `harness.limits`); and `audit_<name>` for
-    each of `harness.audits.AUDITS`: `ok`, or None where it could not be made.
+    unit); `median_s` (of instances' medians) and `mean_s` (of all samples) for information; `p50_s`, `p90_s`, `p99_s`,
+    `p999_s` of all samples, each with `_bound_s` (99 % confidence; NaN with too few samples; all are NaN where a sample
+    is a mean of calls); `autocorrelation` (lag 1, mean over instances); `rows` and `steps` of a call (sequences, and
+    real time steps of them all), `throughput_per_s` and `steps_per_s` with their intervals (sequences and real time
+    steps a second); `baseline`, and `ratio` to it with `ratio_low`, `ratio_high` and `ratio_unit` (latency over the
+    baseline's, paired); `half_width` of the interval of interest (of the ratio; of a baseline's latency where nothing
+    is compared with it, else NaN), as a share; `precision_met`; `verdict`, which holds over all rows of a boundary
+    together; of forward passes at the compute boundary `bound_s`, `limited_by` and `attainable` with its interval (see
+    `harness.limits`); and `audit_<name>` for each of `harness.audits.AUDITS`: `ok`, or None where it could not be made.
     """
     trials = run.trials[(run.trials["kind"] == "latency") & (run.trials["status"] == "ok")]
     planned, settings, known = records(trials), sampling(run), _observed(run, trials)
@@ -254,8 +252,13 @@ def looks(run: Run) -> tuple[int, ...]:
 
 def sampling(run: Run) -> Latency:
     """How the run's suite wanted latency to be sampled; of a run that does not say, the defaults."""
+    return settings_of(run, "latency", Latency)
+
+
+def settings_of(run: Run, table: str, kind: type[Settings]) -> Settings:
+    """A table of the run's suite; of a run that does not say, the defaults."""
     try:
-        return Latency(**run.header.get("suite", {}).get("latency", {}))
+        return kind(**run.header.get("suite", {}).get(table, {}))
     except (ValueError, TypeError, AttributeError) as error:  # pydantic's errors are ValueErrors
         raise HarnessError(f"'{run.path / RUN_FILE}' is damaged: its suite is not one ({one_line(error)})") from error
 

@@ -26,19 +26,20 @@ from harness.shapes import ragged_table
 from harness.store import Run
 from harness.summary_report import COLUMNS, REPORT_COLUMNS, display_table, filled, setting, visibility
 from harness.tables import by_setting, of_setting, records
-from harness.verdicts import FASTER, SLOWER
+from harness.verdicts import CARRIES_LESS, CARRIES_MORE, FASTER, SLOWER
 
 LOADS = {"server": "server: the highest rate", "stream": "stream: the most at once"}
 LEGEND = """
 parity: rounding error, times the yardstick's; score ±: 95 % over seeds.
 Other ± or ×÷: 95 %, within this run.
 verdict: on the ratio to the baseline, all of a boundary together 95 %; * wider than the target.
+Of loads: all of them together.
 Single-stream, offline, training step: compute alone.
 end-to-end: single-stream, arrays in to arrays out."""
 WIDEST = 10_000  # columns of a table that is not cut
 PACE_SECONDS = 3600.0  # over which the pace is taken that tells the time left; a step may take minutes
-STYLES = {FASTER: "green", SLOWER: "red"}
-VERDICT = re.compile(rf"(?<=\s)(?:{FASTER}|{SLOWER})(?=\s\s|$)")  # where a cell of a table ends
+STYLES = {FASTER: "green", CARRIES_MORE: "green", SLOWER: "red", CARRIES_LESS: "red"}
+VERDICT = re.compile(rf"(?<=\s)(?:{'|'.join(STYLES)})(?=\s\s|$)")  # where a cell of a table ends
 
 
 class _Bars(Bars):

@@ -23,7 +23,16 @@ SECONDS = (
     "format(datum.value * 1e3, '.3~g') + ' ms' : datum.value >= 9.99e-7 ? format(datum.value * 1e6, '.3~g') + ' µs' : "
     "format(datum.value * 1e9, '.3~g') + ' ns'"
 )
-VERDICTS = {"faster": "#2da44e", "slower": "#e5534b", "same": "#848d97", "undecided": "#bf8700"}
+BETTER, WORSE = "#2da44e", "#e5534b"
+NEITHER = {"same": "#848d97", "undecided": "#bf8700"}
+VERDICTS = {  # of a metric, with their colours
+    "latency": {"faster": BETTER, "slower": WORSE, **NEITHER},
+    "capacity": {"carries more": BETTER, "carries less": WORSE, **NEITHER},
+}
+RATIOS = {
+    "latency": ["ratio of latencies:", "left of 1 is faster"],
+    "capacity": ["ratio of capacities:", "right of 1 carries more"],
+}
 STATIC_WIDTH = 720  # pixels of a picture; on a page a chart is as wide as its place
 
 Spec = dict[str, Any]
@@ -81,22 +90,23 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def ratio_spec(rows: Rows, shown: Sequence[str], **parts: Any) -> Spec:
+def ratio_spec(rows: Rows, shown: Sequence[str], metric: str = "latency", **parts: Any) -> Spec:
     """Ratios with their intervals, a row a variant, coloured and shaped by their verdicts.
 
     Args:
         rows: each with `variant`, `ratio`, `ratio_low`, `ratio_high`, `verdict`, and for its tooltip `interval`,
-            `scenario`, `latency` and `against`.
+            `scenario`, `against` and one of the metric's name.
         shown: the variants, from above.
+        metric: `latency` or `capacity`.
         parts: what else the specification has.
     """
-    words = list(VERDICTS)
+    words, colours = list(VERDICTS[metric]), list(VERDICTS[metric].values())
     legend = {"orient": "top", "title": None}
     base: Spec = {
         "y": {"field": "variant", "type": "nominal", "sort": texts(shown), "title": None, "axis": {"labelLimit": 240}},
         "color": {
             **nominal("verdict"),
-            "scale": {"domain": words, "range": [VERDICTS[word] for word in words]},
+            "scale": {"domain": words, "range": colours},
             "legend": legend,
         },
     }
@@ -104,7 +114,7 @@ def ratio_spec(rows: Rows, shown: Sequence[str], **parts: Any) -> Spec:
         "field": "ratio",
         "type": "quantitative",
         "scale": LOG,
-        "title": ["ratio of latencies:", "left of 1 is faster"],
+        "title": RATIOS[metric],
         "axis": {"format": ".3~g"},
     }
     layers = [
@@ -116,7 +126,7 @@ def ratio_spec(rows: Rows, shown: Sequence[str], **parts: Any) -> Spec:
                 **base,
                 "x": x,
                 "shape": {**nominal("verdict"), "scale": {"domain": words}, "legend": legend},
-                "tooltip": tooltip("variant", "scenario", "interval", "verdict", "latency", "against"),
+                "tooltip": tooltip("variant", "scenario", "interval", "verdict", metric, "against"),
             },
         },
     ]

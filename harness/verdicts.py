@@ -9,6 +9,7 @@ from types import MappingProxyType
 from harness.stats import ONE_LOOK, LogMean, p_above, p_below, p_different, p_equivalent
 
 FASTER, SLOWER, SAME, UNDECIDED = "faster", "slower", "same", "undecided"
+CARRIES_MORE, CARRIES_LESS = "carries more", "carries less"
 BETTER, WORSE = "better", "worse"
 PASS, FAIL = "pass", "fail"  # a gate that does neither is UNDECIDED
 ALPHA = 0.05
@@ -25,11 +26,18 @@ DIRECTIONS: Mapping[str, Direction] = MappingProxyType(
     {
         "latency": Direction.LOWER,
         "throughput": Direction.HIGHER,
+        "capacity": Direction.HIGHER,
         "accuracy": Direction.HIGHER,
         "mean squared error": Direction.LOWER,
     }
 )
-_SPEEDS = frozenset({"latency", "throughput"})
+_WORDS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "latency": (FASTER, SLOWER),
+        "throughput": (FASTER, SLOWER),
+        "capacity": (CARRIES_MORE, CARRIES_LESS),
+    }
+)  # of what is better and worse; any other metric has these words themselves
 
 
 def judge(
@@ -62,7 +70,8 @@ def judge(
 
     Returns:
         Per ratio `same` if that claim was accepted (even where a small difference was found too); else `faster` or
-        `slower`, for a metric that is no speed `better` or `worse`; else `undecided`.
+        `slower`, of a capacity `carries more` or `carries less`, of what is neither `better` or `worse`; else
+        `undecided`.
 
     Raises:
         ValueError: an unknown metric, or a tolerance that is not positive.
@@ -89,7 +98,11 @@ def judge(
 
 
 def gate(
-    ratios: Sequence[LogMean], max_slowdown: float, looks: Sequence[int] = ONE_LOOK, alpha: float = ALPHA
+    ratios: Sequence[LogMean],
+    max_slowdown: float,
+    looks: Sequence[int] = ONE_LOOK,
+    alpha: float = ALPHA,
+    once: Sequence[LogMean] = (),
 ) -> list[str]:
     """Per ratio, new over base, whether it keeps within the slowdown that is allowed: `pass`, `fail` or `undecided`.
 
@@ -99,10 +112,11 @@ def gate(
     and acceptance sampling", 1982: intersection-union).
 
     Args:
-        ratios: new over base, of latencies, as log means.
+        ratios: new over base, of latencies, as log means; of capacities base over new.
         max_slowdown: 0.03 is 3 %.
         looks: units at each planned look.
         alpha: the chance of a wrong decision in either direction.
+        once: further ratios, of what is looked at once only; they are held together with the others, and come last.
 
     Raises:
         ValueError: a slowdown of -1 or less.
@@ -110,8 +124,9 @@ def gate(
     if not max_slowdown > -1:
         raise ValueError(f"a slowdown lies above -1: {max_slowdown}")
     limit = 1 + max_slowdown
-    outcomes = [PASS if p_below(ratio, limit, looks) <= alpha else UNDECIDED for ratio in ratios]
-    slower = sorted((p_above(ratio, limit, looks), index) for index, ratio in enumerate(ratios))
+    planned = [*((ratio, looks) for ratio in ratios), *((ratio, ONE_LOOK) for ratio in once)]
+    outcomes = [PASS if p_below(ratio, limit, own) <= alpha else UNDECIDED for ratio, own in planned]
+    slower = sorted((p_above(ratio, limit, own), index) for index, (ratio, own) in enumerate(planned))
     for rank, (p, index) in enumerate(slower):
         if p > alpha / (len(slower) - rank):
             break
@@ -128,6 +143,5 @@ def gate_exit_code(outcomes: Sequence[str]) -> int:
 
 def _word(ratio: LogMean, metric: str) -> str:
     is_better = (ratio.mean < 0) == (DIRECTIONS[metric] is Direction.LOWER)
-    if metric in _SPEEDS:
-        return FASTER if is_better else SLOWER
-    return BETTER if is_better else WORSE
+    better, worse = _WORDS.get(metric, (BETTER, WORSE))
+    return better if is_better else worse

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.estimates import NOT_SUSTAINED, SUSTAINED
 from harness.schema import PROCESS_COLUMNS, TRIAL_COLUMNS
 from harness.store import RunFolder
 
@@ -21,6 +22,7 @@ SETTING = (
     "threads",
 )  # of all a variant's trials
 Key = tuple[int, int, int]  # slice, process, instance
+Probe = tuple[float, str]  # a load, and what came of it
 JITTER = (-2, -1, 0, 1, 2)  # of five processes, in units of a spread
 HALF = 2.7764451051977987 / math.sqrt(2)  # of their interval, in the same units: Student's t(4) times √2.5 / √5
 ENVIRONMENT: dict[str, Any] = {
@@ -172,6 +174,63 @@ def write_run(
     folder = RunFolder(path, {**facts, "plugins": [], "environment": dict(environment), "trials": trials, **header})
     write_processes(folder, rows, processes)
     for record in (*records, *ends):
+        folder.append(record)
+    folder.close()
+    return path
+
+
+def probes_of(limit: float, step: float = 1.04) -> list[Probe]:
+    """A search that ended with this limit, of which so many times as much was not sustained."""
+    return [(limit / 2, SUSTAINED), (limit * 2, NOT_SUSTAINED), (limit, SUSTAINED), (limit * step, NOT_SUSTAINED)]
+
+
+def load_rows(slice_: int, probes: Sequence[Probe], scenario: str, **changes: Any) -> list[dict[str, Any]]:
+    """Rows of the loads table, of one worker."""
+    stream = scenario == "stream"
+    return [
+        {"slice": slice_, "probe": number, "rate_per_s": None if stream else amount}
+        | {"streams": int(amount) if stream else None, "requests": 700, "bound_s": 0.05, "p50_s": 0.001 * slice_}
+        | {"p99_s": 0.002 * slice_, "p99_bound_s": 0.003, "misses": 7, "generator_p99_s": 1e-5, "mean_batch": 1.5}
+        | {"busy_s": 1.0, "real_time_factor": 0.01 if stream else None, "verdict": verdict}
+        | changes
+        for number, (amount, verdict) in enumerate(probes, start=1)
+    ]
+
+
+def write_loads(
+    path: Path,
+    found: Mapping[str, Mapping[int, Sequence[Probe]]],
+    scenario: str = "server",
+    ends: Mapping[str, str] | None = None,
+    canary: Sequence[float] = (),
+    row: Mapping[str, Any] | None = None,
+    **header: Any,
+) -> Path:
+    """Write a run with one load trial a variant, and what each of its workers was offered, by slice.
+
+    Args:
+        found: by variant and slice; of a slice without probes nothing is known.
+        ends: how a model's load trial ended, where that is not ok.
+        canary: what it took, in seconds, in a worker that timed latencies; one a slice.
+        row: what else every load that was offered says, such as `bound_s`.
+    """
+    trials: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
+    for number, (variant, slices) in enumerate(found.items(), start=1):
+        own = {"scenario": scenario, "batch": 1, "time": 5, "baseline": "a@r"}
+        trials.append(trial_row(f"{number:04d}-parity", "parity", variant))
+        trials.append(trial_row(f"{number:04d}-load", "load", variant, **own))
+        rows = [each for slice_, probes in slices.items() for each in load_rows(slice_, probes, scenario, **row or {})]
+        kept.append({"trial": f"{number:04d}-parity", "status": "ok", "reason": ""})
+        status = (ends or {}).get(variant.partition("@")[0], "ok")
+        kept.append({"trial": f"{number:04d}-load", "status": status, "reason": "", "loads": rows})
+    facts = {"name": "made up", "baselines": {"lstm": "a@r"}, "floors": [], "plugins": [], "environment": ENVIRONMENT}
+    for planned in trials:
+        for column in ("status", "reason", "log"):
+            planned.pop(column, None)
+    folder = RunFolder(path, facts | {"trials": trials} | header)
+    write_processes(folder, {}, [process_row(slice_, canary_s=took) for slice_, took in enumerate(canary, start=1)])
+    for record in kept:
         folder.append(record)
     folder.close()
     return path

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
-from made_up_runs import ENVIRONMENT, trial_row
+from made_up_runs import ENVIRONMENT, Probe, load_rows, probes_of, write_loads
 from scipy import stats as scipy_stats
 
 from harness.estimates import NOT_SUSTAINED, REFUSED, SUSTAINED, highest_load
@@ -16,46 +17,9 @@ from harness.report import write_report
 from harness.store import Run, RunFolder, load
 from harness.tables import records
 
-Probe = tuple[float, str]
-
-
-def probes_of(limit: float) -> list[Probe]:
-    """A search that ended with this limit."""
-    return [(limit / 2, SUSTAINED), (limit * 2, NOT_SUSTAINED), (limit, SUSTAINED), (limit * 1.04, NOT_SUSTAINED)]
-
-
-def rows_of(slice_: int, probes: Sequence[Probe], scenario: str) -> list[dict[str, Any]]:
-    stream = scenario == "stream"
-    return [
-        {"slice": slice_, "probe": number, "rate_per_s": None if stream else amount}
-        | {"streams": int(amount) if stream else None, "requests": 700, "bound_s": 0.05, "p50_s": 0.001 * slice_}
-        | {"p99_s": 0.002 * slice_, "p99_bound_s": 0.003, "misses": 7, "generator_p99_s": 1e-5, "mean_batch": 1.5}
-        | {"busy_s": 1.0, "real_time_factor": 0.01 if stream else None, "verdict": verdict}
-        for number, (amount, verdict) in enumerate(probes, start=1)
-    ]
-
 
 def write(path: Path, found: Mapping[str, Mapping[int, Sequence[Probe]]], scenario: str = "server", **ends: str) -> Run:
-    """A run with one load trial a variant, and what each of its workers was offered, by slice."""
-    trials: list[dict[str, Any]] = []
-    kept: list[dict[str, Any]] = []
-    for number, (variant, slices) in enumerate(found.items(), start=1):
-        own = {"scenario": scenario, "batch": 1, "time": 5, "baseline": "a@r"}
-        trials.append(trial_row(f"{number:04d}-parity", "parity", variant))
-        trials.append(trial_row(f"{number:04d}-load", "load", variant, **own))
-        rows = [row for slice_, probes in slices.items() for row in rows_of(slice_, probes, scenario)]
-        kept.append({"trial": f"{number:04d}-parity", "status": "ok", "reason": ""})
-        status = ends.get(variant.partition("@")[0], "ok")
-        kept.append({"trial": f"{number:04d}-load", "status": status, "reason": "", "loads": rows})
-    header = {"name": "made up", "baselines": {"lstm": "a@r"}, "floors": [], "plugins": [], "environment": ENVIRONMENT}
-    for row in trials:
-        for column in ("status", "reason", "log"):
-            row.pop(column, None)
-    folder = RunFolder(path, header | {"trials": trials})
-    for record in kept:
-        folder.append(record)
-    folder.close()
-    return load(path)
+    return load(write_loads(path, found, scenario, ends=ends))
 
 
 FIVE = {slice_: probes_of(limit) for slice_, limit in enumerate([98.0, 100.0, 101.0, 103.0, 99.0], start=1)}
@@ -75,18 +39,86 @@ def test_the_capacity_is_the_geometric_mean_of_what_each_worker_sustained_with_i
     assert math.isnan(row["real_time_factor"])
 
 
+def scaled(factor: float, spread: Sequence[float] = (1.0, 1.0, 1.0, 1.0, 1.0)) -> dict[int, list[Probe]]:
+    """`FIVE`, times a factor and a part of each slice's own."""
+    return {
+        slice_: [(amount * factor * own, verdict) for amount, verdict in probes]
+        for (slice_, probes), own in zip(FIVE.items(), spread, strict=True)
+    }
+
+
+def ends(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    return row["ratio"], row["ratio_low"], row["ratio_high"]
+
+
 def test_a_ratio_is_paired_by_slice_so_that_what_the_slice_does_to_both_cancels(tmp_path: Path) -> None:
-    twice = {slice_: [(2 * amount, verdict) for amount, verdict in probes] for slice_, probes in FIVE.items()}
-    _, row = records(write(tmp_path / "run", {"a@r": FIVE, "b@r": twice}).capacity)
-    assert [row[name] for name in ("ratio", "ratio_low", "ratio_high")] == pytest.approx([2.0, 2.0, 2.0])
-    assert row["capacity_high"] / row["capacity_low"] > 1.01
+    own = [0.96, 0.98, 1.0, 1.02, 1.04]
+    _, row = records(write(tmp_path / "run", {"a@r": FIVE, "b@r": scaled(2.0, own)}).capacity)
+    logs = [math.log(2.0 * each) for each in own]
+    low, high = scipy_stats.t.interval(0.95, 4, sum(logs) / 5, scipy_stats.sem(logs))
+    assert ends(row) == pytest.approx((math.exp(sum(logs) / 5), math.exp(low), math.exp(high)))
+    assert row["verdict"] == "carries more"
+
+
+STEP = math.log(1.04)  # of all searches here
+
+
+def test_pairs_that_agree_are_no_surer_than_the_steps_of_the_search_allow(tmp_path: Path) -> None:
+    _, row = records(write(tmp_path / "run", {"a@r": FIVE, "b@r": scaled(2.0)}).capacity)
+    half = math.exp(scipy_stats.t.ppf(0.975, 4) * STEP * math.sqrt(2 / 12))
+    assert ends(row) == pytest.approx((2.0, 2.0 / half, 2.0 * half))
+
+
+def test_workers_that_all_stopped_at_one_load_are_no_surer_of_it_than_its_step_allows(tmp_path: Path) -> None:
+    (row,) = records(write(tmp_path / "run", {"a@r": {slice_: probes_of(100.0) for slice_ in FIVE}}).capacity)
+    half = math.exp(scipy_stats.t.ppf(0.975, 4) * STEP / math.sqrt(12))
+    assert (row["capacity_low"], row["capacity_high"]) == pytest.approx((100.0 / half, 100.0 * half))
+
+
+def test_verdicts_are_over_all_loads_together_and_a_baseline_has_none(tmp_path: Path) -> None:
+    others = {"b@r": scaled(1.4), "c@r": scaled(0.6), "d@r": FIVE}
+    rows = records(write(tmp_path / "few", {"a@r": FIVE, **others}).capacity)
+    assert pd.isna(rows[0]["verdict"])
+    assert [row["verdict"] for row in rows[1:]] == ["carries more", "carries less", "undecided"]
+    near = {"b@r": scaled(1.07)}
+    (alone,) = records(write(tmp_path / "alone", {"a@r": FIVE} | near).capacity)[1:]
+    together = records(write(tmp_path / "all", {"a@r": FIVE} | near | {f"d{n}@r": FIVE for n in range(5)}).capacity)
+    assert (alone["verdict"], together[1]["verdict"]) == ("carries more", "undecided")
+    assert ends(alone) == ends(together[1])
+
+
+def test_what_is_the_same_is_the_tolerance_of_the_suite(tmp_path: Path) -> None:
+    suite = {"latency": {"tolerance": 0.5}}
+    path = write_loads(tmp_path / "run", {"a@r": FIVE, "b@r": scaled(1.07)}, suite=suite)
+    assert records(load(path).capacity)[1]["verdict"] == "same"
+
+
+def test_a_side_whose_steps_are_wider_is_told_too_low_and_the_interval_says_so(tmp_path: Path) -> None:
+    wide = {slice_: probes_of(limit, 1.5) for slice_, limit in enumerate([60.0, 150.0, 100.0, 220.0, 45.0], start=1)}
+    _, row = records(write(tmp_path / "run", {"a@r": FIVE, "b@r": wide}).capacity)
+    logs = [math.log(one[2][0] / other[2][0]) for one, other in zip(wide.values(), FIVE.values(), strict=True)]
+    error = math.hypot(scipy_stats.sem(logs), (math.log(1.5) - STEP) / 2)
+    assert math.log(row["ratio_high"] / row["ratio"]) == pytest.approx(scipy_stats.t.ppf(0.975, 4) * error)
 
 
 def test_slices_that_only_one_side_finished_are_in_its_capacity_and_in_no_ratio(tmp_path: Path) -> None:
-    cut_short = {**FIVE, 2: [(100.0, SUSTAINED), (200.0, REFUSED)]}
+    cut_short = {**scaled(1.0, [1.0, 9.0, 1.0, 1.0, 1.0]), 2: [(100.0, SUSTAINED), (200.0, REFUSED)]}
     a, b = records(write(tmp_path / "run", {"a@r": FIVE, "b@r": cut_short}).capacity)
     assert (a["workers"], b["workers"], b["refused"]) == (5, 4, 1)
-    assert [b[name] for name in ("ratio", "ratio_low", "ratio_high")] == pytest.approx([1.0, 1.0, 1.0])
+    half = math.exp(scipy_stats.t.ppf(0.975, 3) * STEP * math.sqrt(2 / 12))
+    assert ends(b) == pytest.approx((1.0, 1 / half, half))
+
+
+@pytest.mark.parametrize("open_ended", [{1}, {1, 2, 3, 4, 5}])
+def test_a_limit_above_which_nothing_was_tried_has_no_ratio_be_it_of_one_worker(
+    tmp_path: Path, open_ended: set[int]
+) -> None:
+    found = {"a@r": FIVE, "b@r": {**FIVE, **{slice_: [(100.0, SUSTAINED)] for slice_ in open_ended}}}
+    _, row = records(write(tmp_path / "run", found).capacity)
+    assert row["capacity"] == pytest.approx(100.0, rel=0.02)
+    assert 90 < row["capacity_low"] <= row["capacity_high"] < 110  # of what was sustained; how much more is not known
+    assert math.isnan(row["ratio"])
+    assert pd.isna(row["verdict"])
 
 
 def test_where_a_worker_sustained_nothing_there_is_no_capacity_and_it_is_said_down_to_what(tmp_path: Path) -> None:
@@ -97,7 +129,7 @@ def test_where_a_worker_sustained_nothing_there_is_no_capacity_and_it_is_said_do
     assert (row["none_sustained"], row["workers"], row["highest"]) == (1, 5, 103.0)
     assert math.isnan(row["capacity_low"])
     assert math.isnan(row["ratio"])
-    assert "| b@r | t | none, down to 10, in 1 of 5 workers; up to 103 | – |" in (
+    assert "| b@r | t | none, down to 10, in 1 of 5 workers; up to 103 | – | – |" in (
         write_report(run.path).path / "report.md"
     ).read_text("utf-8")
 
@@ -132,7 +164,10 @@ def test_the_report_says_how_many_streams_a_core_carries_and_how_fast_a_chunk_is
     run = write(tmp_path / "run", {"a@r": FIVE, "b@r": FIVE}, scenario="stream")
     text = (write_report(run.path).path / "report.md").read_text(encoding="utf-8")
     assert "a chunk of 5 steps each 50 ms" in text
-    assert "| b@r | t | 100 (97.8–103) | 1.00× (1.00–1.00) | 100 | 1 % | 3 ms | 6 ms | 0.01 | 0 of 20 |" in text
+    assert (
+        "| b@r | t | 100 (97.8–103) | 1.00× (0.96–1.04) | undecided | 100 | 1 % | 3 ms | 6 ms | 0.01 | 0 of 20 |"
+        in text
+    )
     assert "| a@r | t | stream | 1 | 1 | 49 streams | 700 |" in text
     assert (run.path / "tables" / "loads.csv").is_file()
 
@@ -140,18 +175,18 @@ def test_the_report_says_how_many_streams_a_core_carries_and_how_fast_a_chunk_is
 def test_one_shared_slice_gives_a_ratio_without_an_interval(tmp_path: Path) -> None:
     run = write(tmp_path / "run", {"a@r": {1: probes_of(50.0)}, "b@r": {1: probes_of(100.0)}})
     text = (write_report(run.path).path / "report.md").read_text(encoding="utf-8")
-    assert "| b@r | t | 100 | 2.00× | 1 ms | 2 ms |" in text
+    assert "| b@r | t | 100 | 2.00× | undecided | 1 ms | 2 ms |" in text
     assert "nan" not in text.partition("## Load")[2].partition("##")[0]
 
 
 def test_where_every_worker_sustained_nothing_that_is_all_that_is_said(tmp_path: Path) -> None:
     run = write(tmp_path / "run", {"a@r": FIVE, "b@r": {1: [(10.0, NOT_SUSTAINED)], 2: [(10.0, NOT_SUSTAINED)]}})
-    assert "| b@r | t | none, down to 10 | – |" in (write_report(run.path).path / "report.md").read_text("utf-8")
+    assert "| b@r | t | none, down to 10 | – | – |" in (write_report(run.path).path / "report.md").read_text("utf-8")
 
 
 def confirming(slice_: int, probes: Sequence[Probe], **others: Any) -> list[dict[str, Any]]:
     """A search that ended at 100, and what was offered to confirm it."""
-    rows = [*rows_of(slice_, probes_of(100.0), "server"), *rows_of(slice_, probes, "server")]
+    rows = [*load_rows(slice_, probes_of(100.0), "server"), *load_rows(slice_, probes, "server")]
     last = {"is_confirmation": True, "requests": 1000, "judged": 800, "is_capped": False} | others
     return [row | {"probe": number} | (last if number > 4 else {}) for number, row in enumerate(rows, start=1)]
 
@@ -186,7 +221,7 @@ def test_a_limit_that_is_only_a_cap_is_said_to_be_at_least_that_and_has_no_ratio
     measured, capped = records(run.capacity)
     assert (measured["is_capped"], capped["is_capped"], capped["capacity"]) == (False, True, pytest.approx(100.0))
     assert math.isnan(capped["ratio"])
-    assert "| b@r | t | at least 100 | – |" in (write_report(run.path).path / "report.md").read_text("utf-8")
+    assert "| b@r | t | at least 100 | – | – |" in (write_report(run.path).path / "report.md").read_text("utf-8")
 
 
 def test_loads_that_were_written_before_there_were_confirmations_are_read_as_a_search(tmp_path: Path) -> None:
@@ -208,13 +243,32 @@ def test_a_run_without_load_trials_says_nothing_of_loads(tmp_path: Path) -> None
     assert list(run.loads.columns)[:3] == ["trial", "slice", "probe"]
 
 
-def test_a_record_whose_loads_are_no_numbers_is_named_as_damage(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"p99_s": "soon"}, "its p99_s is no number"),
+        ({"rate_per_s": -5.0}, "a load is not above 0"),
+        ({"rate_per_s": None}, "a load is not above 0"),
+        ({"slice": None}, "a load has no slice, probe or requests"),
+        ({"requests": 0}, "a load has no slice, probe or requests"),
+    ],
+)
+def test_a_record_of_a_load_that_nobody_can_have_offered_is_named_as_damage(
+    tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
     run = write(tmp_path / "run", {"a@r": FIVE})
     folder = RunFolder(
         tmp_path / "other",
         {name: run.header[name] for name in ("name", "baselines", "floors", "plugins", "environment", "trials")},
     )
-    folder.append({"trial": "0001-load", "status": "ok", "reason": "", "loads": [{"slice": 1, "p99_s": "soon"}]})
+    folder.append(
+        {
+            "trial": "0001-load",
+            "status": "ok",
+            "reason": "",
+            "loads": [load_rows(1, [(1.0, SUSTAINED)], "server")[0] | changes],
+        }
+    )
     folder.close()
     (damage,) = load(tmp_path / "other").damage
-    assert damage.endswith("its p99_s is no number")
+    assert damage.endswith(said)

@@ -17,7 +17,18 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from click.testing import CliRunner, Result
-from made_up_runs import ENVIRONMENT, HALF, Timed, five, process_row, samples, write_processes, write_run
+from made_up_runs import (
+    ENVIRONMENT,
+    HALF,
+    Timed,
+    five,
+    probes_of,
+    process_row,
+    samples,
+    write_loads,
+    write_processes,
+    write_run,
+)
 from strangers import QUICK, World
 
 from harness.cli import EXIT_CODES, GATE_EXIT_CODES, main
@@ -667,6 +678,25 @@ def test_runs_of_two_machines_are_refused_with_what_differs_unless_it_is_allowed
     assert "cpu_model: A CPU | Another CPU" in result.stderr
     assert "3.12.1" not in result.stderr  # a version may change
     assert "--allow-different" in result.stderr
+
+
+def test_a_release_that_halves_the_requests_a_second_fails_the_gate_and_says_so_on_all_three_faces(runs: Path) -> None:
+    for name, factor in (("base", 1.0), ("new", 0.5)):
+        found = {slice_: probes_of(factor * rate) for slice_, rate in enumerate((90.0, 95.0, 105.0, 110.0), start=1)}
+        write_loads(Path(name), {"a@r": found})
+    gated = harness("gate", "base", "new", "--max-slowdown", "5%", "--summary", "job.md")
+    assert gated.exit_code == 1
+    assert gated.stdout.splitlines()[-1] == "at most 5 % slower, and no less carried than 0.952×: 1 fail"
+    assert "# Gate: fail" in Path("job.md").read_text("utf-8")
+    assert harness("gate", "new", "base", "--max-slowdown", "5%").exit_code == 0
+    compared = harness("compare", "base", "new", "--out", "said.md")
+    assert " server 1×5 99.7/s 49.8/s 0.500× " in row_of(compared, "a@r ")
+    assert "| carries less |" in Path("said.md").read_text("utf-8")
+    pytest.importorskip("vl_convert", reason="the extra `html` is not installed")
+    assert harness("compare", "base", "new", "--out", "said.html").exit_code == 0
+    page = Path("said.html").read_text("utf-8")
+    assert '<td class="slower">carries less</td>' in page
+    assert "Ratios of capacities" in page
 
 
 def write_file(name: str, seconds: float) -> None:

@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from made_up_runs import ENVIRONMENT, Timed, five, write_run
+from made_up_runs import ENVIRONMENT, Timed, five, probes_of, write_loads, write_run
 
 from harness.attempts import NOT_INSTALLED, Attempt
 from harness.compare import Comparison, compare_all
-from harness.compare_charts import comparison_chart, history_chart, matrix_chart
+from harness.compare_charts import comparison_chart, comparison_charts, history_chart, load_chart, matrix_chart
 from harness.history import Meant, history
 from harness.matrix import Matrix, matrix, measured
 from harness.sides import Side, side_of
@@ -41,6 +41,24 @@ def test_every_ratio_of_every_further_run_is_drawn_with_its_verdict(sides: list[
     assert [row["ratio"] for row in drawn] == pytest.approx([row.estimate.value for row in rows], rel=1e-5)
     assert all(row["ratio_low"] < row["ratio"] < row["ratio_high"] for row in drawn)
     assert len({row["scenario"] for row in drawn}) == 4  # two boundaries in two further runs
+    assert vl_convert.vegalite_to_vega(chart.static)
+
+
+def test_capacities_have_a_chart_of_their_own_with_their_own_words(tmp_path: Path) -> None:
+    found = []
+    for factor in (1.0, 0.5):
+        own = {slice_: probes_of(factor * rate) for slice_, rate in enumerate((90.0, 100.0, 110.0), start=1)}
+        found.append(side_of(load(write_loads(tmp_path / str(factor), {"a@r": own}))))
+    compared = compare_all(found[0], found[1:], allow_different=False)
+    chart = load_chart(compared)
+    assert chart
+    assert comparison_charts(compared) == [chart]  # of latencies there are none
+    (drawn,) = chart.spec["data"]["values"]
+    assert (drawn["ratio"], drawn["verdict"]) == (pytest.approx(0.5), "carries less")
+    assert (drawn["capacity"], drawn["against"]) == ("49.8/s", "99.7/s")
+    text = str(chart.spec)
+    assert "right of 1 carries more" in text
+    assert "faster" not in text
     assert vl_convert.vegalite_to_vega(chart.static)
 
 

@@ -20,11 +20,17 @@ def page_of(path: Path, *sections: Section) -> str:
     return (path / "page.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("word", ["faster", "slower", "same", "undecided"])
-def test_a_cell_that_is_a_verdict_or_ends_with_one_has_its_colour(tmp_path: Path, word: str) -> None:
+@pytest.mark.parametrize(
+    ("word", "tone"),
+    [
+        *((word, word) for word in ("faster", "slower", "same", "undecided")),
+        *(("carries more", "faster"), ("carries less", "slower")),
+    ],
+)
+def test_a_cell_that_is_a_verdict_or_ends_with_one_has_its_colour(tmp_path: Path, word: str, tone: str) -> None:
     rows = (("a", word, f"1.02× (1.01–1.03) {word}", f"{word} or not", f"un{word}"),)
     text = page_of(tmp_path, Section("S", header=("v", "1", "2", "3", "4"), rows=rows))
-    assert text.count(f'<td class="{word}">') == 2
+    assert text.count(f'<td class="{tone}">') == 2
     assert f"<td>{word} or not</td>" in text
 
 

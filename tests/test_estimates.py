@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import stats
-from harness.estimates import Key, latency, ratio
+from harness.estimates import NOT_SUSTAINED, SUSTAINED, Key, Limit, latency, ratio, worker_limit
 
 SECONDS = st.floats(1e-7, 1e3)
 PLACES = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 4))
@@ -250,3 +250,14 @@ def test_side_by_side_a_difference_is_seen_that_processes_hide_from_those_measur
     apart = {key_of(s + 1, 2, i + 1): 1.02 * processes[1, s] * layouts[1, s, i] for s in range(5) for i in range(4)}
     assert stats.p_different(paired(ratio(own, base))) < 1e-4
     assert stats.p_different(paired(ratio(apart, base))) > 0.05
+
+
+def test_the_limit_of_a_worker_has_the_lowest_load_above_it_that_was_not_sustained() -> None:
+    tried = [(100.0, SUSTAINED), (80.0, NOT_SUSTAINED), (200.0, NOT_SUSTAINED), (120.0, NOT_SUSTAINED)]
+    rows = [{"rate_per_s": rate, "streams": None, "verdict": verdict} for rate, verdict in tried]
+    assert worker_limit(rows) == Limit(100.0, 120.0)
+    assert worker_limit(rows[:2]) == Limit(100.0, math.inf)
+    confirmed = [{"rate_per_s": 95.0, "streams": None, "verdict": SUSTAINED, "is_confirmation": True}]
+    assert worker_limit([*rows, *confirmed]) == Limit(95.0, 120.0)
+    assert Limit(95.0, 120.0).step == pytest.approx(math.log(120 / 95))
+    assert math.isinf(Limit(0.0, 120.0).step)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_runs import ENVIRONMENT, Timed, five, process_row, write_run
+from made_up_runs import ENVIRONMENT, Timed, five, probes_of, process_row, write_loads, write_run
 
 from harness import HarnessError
 from harness.compare import compare
@@ -167,6 +167,14 @@ def test_what_changed_from_one_run_to_the_next_is_told_and_where_it_is_alike_not
     lines = history_lines([series], {})
     assert "Changed: run 3, version of rnn-harness: 0.1.0 | 0.2.0" in lines
     assert not [line for line in lines if line.startswith("Changed: run 2")]
+
+
+def test_loads_are_left_out_and_that_is_said(tmp_path: Path) -> None:
+    rates = {slice_: probes_of(rate) for slice_, rate in enumerate((90.0, 100.0), start=1)}
+    begun = ENVIRONMENT | {"started_utc": "2026-01-01T00:00:00+00:00"}
+    (series,) = history([side_of(load(write_loads(tmp_path / "run", {A: rates}, environment=begun)))])
+    assert series.lines == ()
+    assert "Loads are left out." in " ".join(history_lines([series], {}))
 
 
 def test_another_machine_is_a_series_of_its_own_that_is_gone_on_with_when_the_machine_comes_back(

@@ -72,6 +72,14 @@ def true_limit(call_s: float, bound_s: float) -> float:
     return float(brentq(excess, 0.5, 0.9999)) / call_s
 
 
+@pytest.mark.parametrize(("bound_s", "times"), [(0.05, 1.05), (0.01, 1.3)])
+def test_a_slower_machine_carries_less_by_more_than_it_is_slower_the_nearer_calls_are_to_the_bound(
+    bound_s: float, times: float
+) -> None:
+    less = math.log(true_limit(CALL_S, bound_s) / true_limit(1.01 * CALL_S, bound_s))
+    assert less / math.log(1.01) == pytest.approx(times, abs=0.02)
+
+
 def limits(run: Run) -> list[float]:
     """What each worker found."""
     own = run.loads[run.loads["is_confirmation"] & run.loads["verdict"].eq(SUSTAINED)]

@@ -144,12 +144,15 @@ def test_lines_are_coloured_where_a_cell_ends_with_a_verdict_and_are_otherwise_a
     terminal = on_a_terminal(monkeypatch)
     lines = [
         "slower-lstm  1 ms  1.100× ±1.0% slower  0.9× faster",
+        "a@r  900/s  0.9× carries less  1.1× carries more",
+        "a@r carries more than it did",
         "the machine itself was 2 % slower in NEW",
         "x" * 300,
     ]
     print_lines(lines)
     text = terminal.getvalue()
-    assert re.findall(r"\x1b\[3[0-7]m[^\x1b]*", text) == [f"{RED}slower", f"{GREEN}faster"]
+    marked = [f"{RED}slower", f"{GREEN}faster", f"{RED}carries less", f"{GREEN}carries more"]
+    assert re.findall(r"\x1b\[3[0-7]m[^\x1b]*", text) == marked
     assert re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines() == lines
 
 

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from harness.stats import LogMean, nominal_level, p_above, p_below, p_different, p_equivalent
 from harness.verdicts import (
     BETTER,
+    CARRIES_LESS,
+    CARRIES_MORE,
     DIRECTIONS,
     FAIL,
     FASTER,
@@ -73,6 +75,7 @@ def test_a_small_difference_that_is_certain_is_the_same_within_the_tolerance() -
     [
         ("latency", FASTER, SLOWER),
         ("throughput", SLOWER, FASTER),
+        ("capacity", CARRIES_LESS, CARRIES_MORE),
         ("accuracy", WORSE, BETTER),
         ("mean squared error", BETTER, WORSE),
     ],
@@ -85,7 +88,7 @@ def test_which_way_is_better_is_a_property_of_the_metric(metric: str, under_1: s
 def test_every_metric_has_a_direction_and_others_are_refused() -> None:
     for metric, direction in DIRECTIONS.items():
         (verdict,) = judge([measured(3)], TOLERANCE, metric=metric)
-        assert (verdict in (BETTER, FASTER)) == (direction == "higher")
+        assert (verdict in (BETTER, CARRIES_MORE, FASTER)) == (direction == "higher")
     with pytest.raises(ValueError, match="no metric 'speed'; there are latency, "):
         judge([measured(3)], TOLERANCE, metric="speed")
 
@@ -222,6 +225,14 @@ def test_a_lone_row_fails_or_passes_by_its_one_sided_tests(
     (outcome,) = gate([ratio], limit, looks)
     assert (outcome == FAIL) == (p_above(ratio, 1 + limit, looks) <= 0.05)
     assert (outcome == PASS) == (p_below(ratio, 1 + limit, looks) <= 0.05)
+
+
+def test_what_is_looked_at_once_is_held_together_with_the_rest_and_pays_for_no_looks() -> None:
+    row = LogMean(math.log(1.03) + 0.005 * 1.8325, 0.005, 23, 24, "instance")  # 4 %
+    assert gate([], 0.03, (5, 10, 20), once=[row]) == [FAIL]
+    assert gate([row], 0.03, (5, 10, 20)) == [UNDECIDED]
+    assert gate([row] * 14, 0.03, once=[row]) == gate([row] * 15, 0.03) == [UNDECIDED] * 15
+    assert gate([measured(10)], 0.03, once=[measured(1)]) == [FAIL, PASS]
 
 
 def test_the_same_evidence_that_fails_one_row_does_not_fail_fifteen() -> None:
