@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.workloads import identical_pairs, planted_pairs
 from harness import estimates, stats, verdicts
-from harness.compare import Drift
+from harness.drift import Drift
 
 Pair = tuple[str, str]  # own arm, base arm
 SLICES = 5  # of an absolute latency: a run's least number of slices

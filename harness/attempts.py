@@ -15,10 +15,12 @@ from typing import Any
 
 from harness.contract import MOST_REASON, HarnessError, printable
 from harness.journal import read_json, write_atomically
+from harness.schema import RUN_FILE
 
 ATTEMPT_FILE = "attempt.json"
 FORMAT = 1
 MOST_BYTES = 2**20
+MOST_REQUIREMENTS, MOST_CONFLICTS = 20, 20
 MEASURED, NOT_INSTALLED, NOT_IMPORTED, NO_RUN = "measured", "not installed", "not imported", "no run"
 OUTCOMES = (MEASURED, NOT_INSTALLED, NOT_IMPORTED, NO_RUN)
 
@@ -73,10 +75,12 @@ def read_attempt(path: Path) -> Attempt | None:
     """
     file = path / ATTEMPT_FILE
     try:
+        if not file.is_file():  # a pipe would be waited for
+            if not os.path.lexists(file):
+                return None
+            raise HarnessError(f"its {ATTEMPT_FILE} is no file")
         with file.open("rb") as opened:
             text = opened.read(MOST_BYTES + 1)
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise HarnessError(f"its {ATTEMPT_FILE} cannot be read ({error.strerror})") from error
     try:
@@ -85,25 +89,31 @@ def read_attempt(path: Path) -> Attempt | None:
             raise HarnessError(f"its {ATTEMPT_FILE} has a format that this harness does not know")
         started = datetime.fromisoformat(facts["started_utc"])
         began = started.replace(tzinfo=UTC) if started.tzinfo is None else started.astimezone(UTC)
-        outcome, requirements = facts["outcome"], _texts(facts["requirements"])
+        outcome, requirements = facts["outcome"], _texts(facts["requirements"], MOST_REQUIREMENTS)
         if outcome not in OUTCOMES or not requirements:
             raise ValueError("it is no attempt")
         versions = {printable(name): printable(version) for name, version in facts["versions"].items()}
-        reason, conflicts = printable(facts["reason"], MOST_REASON), _texts(facts["conflicts"])
+        if len(versions) > MOST_REQUIREMENTS:
+            raise ValueError("it has versions of more than is required")
+        reason, conflicts = printable(facts["reason"], MOST_REASON), _texts(facts["conflicts"], MOST_CONFLICTS)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise HarnessError(f"its {ATTEMPT_FILE} is damaged") from error
     return Attempt(path, began, requirements, outcome, reason, versions, conflicts)
 
 
 def find_attempts(folder: Path) -> tuple[list[Attempt], dict[Path, str]]:
-    """The attempts in a folder and below it, by the time they began, and of those that cannot be read, why not."""
+    """The attempts in a folder and below it, by the time they began, and of those that cannot be read, why not.
+
+    What lies in a run's own folder is not looked at. Folders that cannot be read are told by `find_runs`.
+    """
     found: list[Attempt] = []
     unreadable: dict[Path, str] = {}
     for name, folders, files in os.walk(folder):
         folders.sort()
+        if RUN_FILE in files:
+            folders.clear()
         if ATTEMPT_FILE not in files:
             continue
-        folders.clear()
         try:
             if attempt := read_attempt(Path(name)):
                 found.append(attempt)
@@ -112,7 +122,7 @@ def find_attempts(folder: Path) -> tuple[list[Attempt], dict[Path, str]]:
     return sorted(found, key=lambda each: (each.started, each.path)), unreadable
 
 
-def _texts(values: Any) -> tuple[str, ...]:
-    if not isinstance(values, list):
-        raise TypeError("it is no list")
+def _texts(values: Any, most: int) -> tuple[str, ...]:
+    if not isinstance(values, list) or len(values) > most:
+        raise TypeError("it is no list of so many")
     return tuple(printable(value, MOST_REASON) for value in values)

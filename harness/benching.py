@@ -20,7 +20,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.attempts import MEASURED, NO_RUN, NOT_IMPORTED, NOT_INSTALLED, Attempt, write_attempt
+from harness.attempts import (
+    MEASURED,
+    MOST_CONFLICTS,
+    MOST_REQUIREMENTS,
+    NO_RUN,
+    NOT_IMPORTED,
+    NOT_INSTALLED,
+    Attempt,
+    write_attempt,
+)
 from harness.contract import MOST_REASON, HarnessError, printable
 from harness.journal import take_lock
 from harness.notices import say
@@ -32,7 +41,6 @@ if TYPE_CHECKING:
 
 LOCK_FILE = ".bench.lock"
 MOST_NAME = 100  # characters of a folder's name
-MOST_CONFLICTS = 20
 MOST_BEFORE = 300  # characters of what was printed before an import failed
 IMPORT_SECONDS = 600.0
 PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input", "--no-color")
@@ -72,6 +80,8 @@ def bench(requirements: Sequence[str], into: Path, constraints: Sequence[Path], 
     Raises:
         HarnessError: bad input, or the folder cannot be written.
     """
+    if len(requirements) > MOST_REQUIREMENTS:
+        raise HarnessError(f"--with: {len(requirements)} requirements; give {MOST_REQUIREMENTS} at most")
     wanted = [require(text) for text in requirements]
     if not importlib.util.find_spec("pip"):
         raise HarnessError(

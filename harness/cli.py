@@ -376,10 +376,10 @@ def bench(
     another waits.
     """
     from harness.benching import bench as bench_with
+    from harness.suite import DEFAULT_SUITE, read_suite
 
-    given = run.make_context(
-        "run", list(arguments), parent=ctx
-    ).params  # a mistake is told before anything is installed
+    given = run.make_context("run", list(arguments), parent=ctx).params
+    read_suite(given["suite"] or DEFAULT_SUITE)  # a mistake is told before anything is installed
     for option in ("out", "resume", "dry_run", "pythons"):
         if given[option]:
             name = {"pythons": "python"}.get(option, option.replace("_", "-"))
@@ -397,8 +397,9 @@ def matrix(
 ) -> None:
     """The runs below FOLDER in one table: variants and scenarios, and a column for every set of versions.
 
-    Each latency is compared with the one to its left. A version that could not be measured is a column with the reason.
-    Of several runs of the same versions the newest is shown. Exits with 2 if the runs are of different machines.
+    Each latency is compared with one to its left. A version that could not be measured is a column with the reason. Of
+    several runs of the same versions the newest is shown that lacks no row of an older one. Exits with 2 if the runs
+    are of different machines.
     """
     from harness.comparing import tell_matrix
     from harness.history import Meant

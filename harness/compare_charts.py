@@ -106,7 +106,7 @@ def history_chart(series: Sequence[Series]) -> Chart | None:
 def matrix_chart(found: Matrix) -> Chart | None:
     """The latencies of every row over the columns; one scenario of one setting at a time."""
     factor = found.factors[0] if len(found.factors) == 1 else ""
-    labels = _distinct([column.label.removeprefix(factor).strip() for column in found.columns])
+    labels = [column.label.removeprefix(factor).strip() for column in found.columns]
     rows = [
         {
             "variant": point.variant,
@@ -135,14 +135,6 @@ def matrix_chart(found: Matrix) -> Chart | None:
     return _latency_lines(
         "matrix", "Latency over versions", said, rows, x, "variant", ("variant", "versions", "in words", "verdict")
     )
-
-
-def _distinct(labels: Sequence[str]) -> list[str]:
-    """The same, with a number behind those that are there twice."""
-    return [
-        f"{label} ({labels[:place].count(label) + 1})" if labels.count(label) > 1 else label
-        for place, label in enumerate(labels)
-    ]
 
 
 def _latency_lines(

@@ -1,12 +1,15 @@
 """Runs with different versions of libraries as one table: rows are what was timed, columns are sets of versions.
 
-Columns stand in the order of the versions that differ. Every latency is compared with the nearest one to its left, as
-any two separate runs are (`harness.compare`), and the verdicts of the whole table hold together.
+Columns stand in the order of the versions that differ. Every latency is compared with one to its left: of those that
+differ in the fewest versions, the nearest. They are compared as any two separate runs are (`harness.compare`), and the
+verdicts of the whole table hold together.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
@@ -20,10 +23,11 @@ from harness.contract import HarnessError, printable
 from harness.history import COMPUTE, EVERYTHING, Latencies, Meant, latencies
 from harness.sides import OK, Difference, Point, Side, differing, side_of
 from harness.store import Run
-from harness.versions import asked_version, canonical, order, require
+from harness.versions import asked_version, canonical, order, parse
 
 VERSION_OF = "version of "
 NOT_THERE, NOT_LOADED = "not in it", "plugin failed"
+LAST = (True, "\U0010ffff")  # after every version
 Versions = Mapping[str, str]  # by canonical name; `python` is one of them
 
 
@@ -89,10 +93,13 @@ class Matrix:
     """The table.
 
     Attributes:
-        factors: the names of what tells columns apart, the first varying slowest.
-        columns: by their versions; what was not measured stands where its versions would.
+        factors: the names of what tells columns apart.
+        columns: by the versions of the first factor, those first in which the others have the versions that most have;
+            what was not measured stands where its versions would.
         rows: what was timed, at the compute boundary, each with a cell a column.
         changes: every fact that differs between a measured column and the one before it, by the later one's place.
+        differences: what matters and is not as in the first measured column, by the other's place; empty unless that
+            was allowed.
         comparisons: the pairs of columns that are compared, by their places.
         tolerance: within which ratios are the same: that of the first measured column.
         superseded: folders that are not shown, and why.
@@ -102,6 +109,7 @@ class Matrix:
     columns: tuple[Column, ...]
     rows: Mapping[Point, tuple[Cell, ...]]
     changes: Mapping[int, tuple[Difference, ...]]
+    differences: Mapping[int, tuple[Difference, ...]]
     comparisons: Mapping[Places, Comparison]
     tolerance: float
     superseded: Mapping[Path, str]
@@ -141,8 +149,8 @@ def matrix(
 ) -> Matrix:
     """Runs and attempts as one table.
 
-    Of several runs of the same versions the newest is shown, and so is the newest attempt for the same requirements. An
-    older one that was measured stays if its versions are others.
+    Of several runs of the same versions the newest is shown that has every row which an older one has, and so is the
+    newest attempt for the same requirements. An older one that was measured stays if its versions are others.
 
     Args:
         runs: from `measured`, at least one, in any order.
@@ -153,34 +161,44 @@ def matrix(
     Raises:
         HarnessError: what matters differs; it names what. Or the extra `matrix` is not installed.
     """
-    kept, superseded = _newest(runs, attempts)
+    kept, superseded = _newest(runs, attempts, meant)
     factors = _factors(kept)
-    columns = sorted(kept, key=lambda each: [_place(each, name) for name in factors])
-    shown = tuple(_column(each, factors) for each in columns)
-    sides = {place: column.run.side for place, column in enumerate(shown) if column.run}
+    columns = _ordered(kept, factors)
+    labels = _distinct([_label(each, factors) for each in columns])
+    shown = tuple(_column(each, label) for each, label in zip(columns, labels, strict=True))
+    measured = {place: column.run for place, column in enumerate(shown) if column.run}
+    sides = {place: run.side for place, run in measured.items()}
     first, *_ = sides.values()
-    _check_machines(first, sides.values(), allow_different)
+    differences = _differences(sides, allow_different)
     known = {place: latencies(side, meant) for place, side in sides.items()}
-    comparisons = compare_pairs(sides, _neighbours(known), first.tolerance, allow_different)
+    told = {place: [run.versions.get(name) for name in factors] for place, run in measured.items()}
+    comparisons = compare_pairs(sides, _neighbours(known, told), first.tolerance, allow_different)
     changes = {new: differing(sides[old].changing, sides[new].changing) for old, new in pairwise(sides)}
     rows = _rows(shown, known, comparisons, meant)
-    return Matrix(tuple(factors), shown, rows, changes, comparisons, first.tolerance, superseded)
+    return Matrix(tuple(factors), shown, rows, changes, differences, comparisons, first.tolerance, superseded)
 
 
-def _column(each: Measured | Attempt, factors: Sequence[str]) -> Column:
+def _column(each: Measured | Attempt, label: str) -> Column:
     if isinstance(each, Attempt):
-        return Column(_label(each, factors), each.path, each.started, None, each)
-    return Column(_label(each, factors), each.side.path, each.started, each, each.attempt)
+        return Column(label, each.path, each.started, None, each)
+    return Column(label, each.side.path, each.started, each, each.attempt)
 
 
-def _newest(runs: Sequence[Measured], attempts: Sequence[Attempt]) -> tuple[list[Measured | Attempt], dict[Path, str]]:
+def _newest(
+    runs: Sequence[Measured], attempts: Sequence[Attempt], meant: Meant
+) -> tuple[list[Measured | Attempt], dict[Path, str]]:
     """What is shown, oldest first; and what is not, with the reason."""
     superseded: dict[Path, str] = {}
     kept: dict[object, Measured] = {}
     for run in sorted(runs, key=lambda each: (each.started, each.side.path)):
         key = tuple(sorted(run.versions.items()))
-        if older := kept.pop(key, None):
+        older = kept.get(key)
+        if older and latencies(older.side, meant).keys() - latencies(run.side, meant).keys():
+            superseded[run.side.path] = f"{older.side.path} has the same versions and rows that it lacks"
+            continue
+        if older:
             superseded[older.side.path] = f"{run.side.path} has the same versions and is newer"
+            del kept[key]
         kept[key] = run
     tried: dict[object, Attempt] = {}
     made = [run.attempt for run in runs if run.attempt]
@@ -196,7 +214,7 @@ def _newest(runs: Sequence[Measured], attempts: Sequence[Attempt]) -> tuple[list
 def _factors(kept: Sequence[Measured | Attempt]) -> list[str]:
     """What tells columns apart: what was asked for, and further versions only where that does not suffice."""
     runs = [each for each in kept if isinstance(each, Measured)]
-    attempts = [a for each in kept if (a := each.attempt if isinstance(each, Measured) else each)]
+    attempts = [attempt for each in kept if (attempt := _attempt(each))]
     attempts.sort(key=lambda each: each.started)
     asked = list(dict.fromkeys(name for each in attempts for name in _asked(each)))
     names = dict.fromkeys([*asked, *sorted({name for run in runs for name in run.versions})])
@@ -209,23 +227,42 @@ def _factors(kept: Sequence[Measured | Attempt]) -> list[str]:
 
 
 def _asked(attempt: Attempt) -> dict[str, str]:
-    """The requirements by canonical name; one that cannot be read is a name of its own."""
+    """The requirements by canonical name, without those that are none."""
     found = {}
     for text in attempt.requirements:
-        try:
-            found[canonical(require(text).name)] = text
-        except HarnessError:
-            found[text] = text
+        with suppress(HarnessError):
+            found[canonical(parse(text).name)] = text
     return found
 
 
-def _place(each: Measured | Attempt, name: str) -> tuple[bool, object]:
-    """Where a column stands by one factor: by its version, else by the one that was asked for, else last."""
-    version = each.versions.get(name, "")
-    if not version and isinstance(each, Attempt):
-        text = _asked(each).get(name, "")
-        version = asked_version(require(text)) if text and text != name else text
-    return order(version) if version else (True, "\U0010ffff")
+def _ordered(kept: Sequence[Measured | Attempt], factors: Sequence[str]) -> list[Measured | Attempt]:
+    """By their versions, in groups in which all but the first that was asked for is the same; most runs' group first."""
+    asked = {name for each in kept if (attempt := _attempt(each)) for name in _asked(attempt)}
+    usual = {}
+    for name in factors[1:]:
+        if name in asked:
+            counts = Counter(run.versions.get(name, "") for run in kept if isinstance(run, Measured))
+            usual[name] = max(counts, key=lambda version: (counts[version], order(version)))
+
+    def place(each: Measured | Attempt) -> list[object]:
+        versions = {name: _version(each, name) for name in factors}
+        groups = [(versions[name] not in ("", own), order(versions[name] or own)) for name, own in usual.items()]
+        rest = [versions[name] for name in factors if name not in usual]
+        return [*groups, *(order(version) if version else LAST for version in rest)]
+
+    return sorted(kept, key=place)
+
+
+def _attempt(each: Measured | Attempt) -> Attempt | None:
+    return each.attempt if isinstance(each, Measured) else each
+
+
+def _version(each: Measured | Attempt, name: str) -> str:
+    """Of a library, what was installed, or else what was asked for; empty if nothing was."""
+    if version := each.versions.get(name, ""):
+        return version
+    asked = {} if isinstance(each, Measured) else _asked(each)
+    return asked_version(parse(asked[name])) if name in asked else ""
 
 
 def _label(each: Measured | Attempt, factors: Sequence[str]) -> str:
@@ -236,23 +273,48 @@ def _label(each: Measured | Attempt, factors: Sequence[str]) -> str:
             parts.append(f"{name} {version}")
         elif name in asked or isinstance(each, Measured):
             parts.append(asked.get(name, f"no {name}"))
-    return ", ".join(parts)
+    return ", ".join(parts) or ", ".join(each.requirements if isinstance(each, Attempt) else ())
 
 
-def _check_machines(first: Side, sides: Iterable[Side], allow_different: bool) -> None:
-    for side in sides:
-        found = differing(first.agreeing, side.agreeing)
-        if found and not allow_different:
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """The same, with a number behind those that are there twice."""
+    return [
+        f"{label} ({labels[:place].count(label) + 1})" if labels.count(label) > 1 else label
+        for place, label in enumerate(labels)
+    ]
+
+
+def _differences(sides: Mapping[int, Side], allow_different: bool) -> dict[int, tuple[Difference, ...]]:
+    first, *_ = sides.values()
+    found = {place: differing(first.agreeing, side.agreeing) for place, side in sides.items()}
+    for place, own in found.items():
+        if own and not allow_different:
             raise HarnessError(
-                f"'{first.path}' and '{side.path}' are not of one machine: {'; '.join(map(str, found))}; "
+                f"'{first.path}' and '{sides[place].path}' are not of one machine: {'; '.join(map(str, own))}; "
                 "--allow-different merges them all the same"
             )
+    return {place: own for place, own in found.items() if own}
 
 
-def _neighbours(known: Mapping[int, Latencies]) -> dict[Point, list[Places]]:
-    """Every row with the pairs of columns that are compared: each that has a latency, and the nearest to its left."""
+def _neighbours(
+    known: Mapping[int, Latencies], versions: Mapping[int, Sequence[str | None]]
+) -> dict[Point, list[Places]]:
+    """Every row with the pairs of columns that are compared: each that has a latency, with one to its left."""
     points = dict.fromkeys(point for own in known.values() for point in own)
-    return {point: list(pairwise(place for place, own in known.items() if point in own)) for point in points}
+    found = {}
+    for point in points:
+        places = [place for place, own in known.items() if point in own]
+        found[point] = [(_like(new, places[:at], versions), new) for at, new in enumerate(places) if at]
+    return found
+
+
+def _like(new: int, others: Sequence[int], versions: Mapping[int, Sequence[str | None]]) -> int:
+    """The nearest of those that differ in the fewest versions."""
+
+    def changed(old: int) -> int:
+        return sum(a != b for a, b in zip(versions[old], versions[new], strict=True))
+
+    return min(others, key=lambda old: (changed(old), new - old))
 
 
 def _rows(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 from harness.compare_report import difference_section, ratio_text
@@ -30,7 +31,8 @@ def matrix_document(found: Matrix, left_out: Mapping[Path, str], intervals: bool
     remarks = (  # each short enough for the head of a page
         f"A column is a set of versions, by {', '.join(found.factors)}.",
         "A cell is the latency of a call, compute alone, with its 95 % interval.",
-        f"Then comes {ratio} to the nearest latency to its left, below 1 if this one is faster, and the verdict.",
+        f"Then comes {ratio} to a latency to its left, below 1 if this one is faster, and the verdict.",
+        "That one differs in as few of these versions as there is, and is the nearest such.",
         f"The same is within {100 * found.tolerance:g} %, and verdicts hold together, over the whole table.",
     )
     settings: dict[str, list[Point]] = {}
@@ -59,17 +61,20 @@ def _cell(cell: Cell, intervals: bool) -> str:
 
 
 def _remarks(found: Matrix) -> list[str]:
-    """What the machine did between columns that are compared, and which changed in more than one version."""
-    said = []
+    """Which pairs are compared beside neighbours, what changed in more than one version, and what the machine did."""
+    labels = [column.label for column in found.columns]
+    neighbours = set(pairwise(place for place, column in enumerate(found.columns) if column.run))
+    apart, several, rest = [], [], []
     for (old, new), each in found.comparisons.items():
-        left, right = found.columns[old].label, found.columns[new].label
-        said += [f"{right} against {left}: {drift.said(right)}" for drift in each.drift]
-        said += [f"{right} against {left}: {note}" for note in each.notes]
+        pair = f"{labels[new]} against {labels[old]}"
+        if (old, new) not in neighbours:
+            apart.append(f"{labels[new]} is compared with {labels[old]}, which is not beside it.")
         changed = [change.what.removeprefix(VERSION_OF) for change in each.changes if _is_version(change)]
         if len(changed) > 1:
-            names = ", ".join(changed)
-            said.append(f"{right} against {left}: {len(changed)} versions changed, and a ratio is of all: {names}.")
-    return list(dict.fromkeys(said))
+            several.append(f"{pair}: {len(changed)} versions changed, and a ratio is of all: {', '.join(changed)}.")
+        rest += [f"{pair}: {drift.said(labels[new])}" for drift in each.drift]
+        rest += [f"{pair}: {note}" for note in each.notes]
+    return list(dict.fromkeys([*apart, *several, *rest]))
 
 
 def _is_version(change: Difference) -> bool:
@@ -95,11 +100,11 @@ def _rest(found: Matrix, left_out: Mapping[Path, str]) -> list[Section]:
     ]
     sections += difference_section("Changed", changes, "the column before", "this column")
     matters = [
-        Difference(f"{labels[new]}, {each.what}", each.base, each.new)
-        for (_, new), comparison in found.comparisons.items()
-        for each in comparison.differences
+        Difference(f"{labels[place]}, {each.what}", each.base, each.new)
+        for place, own in found.differences.items()
+        for each in own
     ]
-    sections += difference_section("Matters and differs", matters, "the column before", "this column")
+    sections += difference_section("Matters and differs", matters, "the first measured column", "this column")
     conflicts = tuple((c.label, line) for c in found.columns if c.attempt for line in c.attempt.conflicts)
     if conflicts:
         header = ("versions", "what pip check says")
@@ -113,11 +118,13 @@ def _rest(found: Matrix, left_out: Mapping[Path, str]) -> list[Section]:
 def _whys(found: Matrix) -> tuple[tuple[str, str, str], ...]:
     """Why there is no latency: columns, the reason, and rows; what several columns say alike is said once."""
     rows: dict[tuple[str, str], dict[str, list[str]]] = {}  # by column and reason: the scenarios of every variant
+    has_settings = len({point.setting for point in found.rows}) > 1
     for point, cells in found.rows.items():
+        what = f"{point.shape} [{point.setting}]" if has_settings else point.shape
         for column, cell in zip(found.columns, cells, strict=True):
             if column.run and not cell.latency:
                 why = f"{cell.status}: {cell.reason}".removesuffix(": ")
-                rows.setdefault((column.label, why), {}).setdefault(point.variant, []).append(point.shape)
+                rows.setdefault((column.label, why), {}).setdefault(point.variant, []).append(what)
     alike: dict[tuple[str, str], list[str]] = {}
     for (label, why), variants in rows.items():
         told = "; ".join(f"{variant} ({', '.join(shapes)})" for variant, shapes in variants.items())

@@ -19,11 +19,11 @@ MOST_REQUIREMENT = 200  # characters of one
 Order = tuple[bool, object]  # the text of what is no version after all that are
 
 
-def require(text: str) -> Requirement:
+def parse(text: str) -> Requirement:
     """A requirement as pip reads it, such as `onnxruntime==1.31.*`.
 
     Raises:
-        HarnessError: it is none, it does not hold for this interpreter, or the extra `matrix` is not installed.
+        HarnessError: it is none, or the extra `matrix` is not installed.
     """
     check_available()
     from packaging.requirements import InvalidRequirement, Requirement
@@ -31,11 +31,20 @@ def require(text: str) -> Requirement:
     try:
         if len(text) > MOST_REQUIREMENT:
             raise InvalidRequirement(f"it is longer than {MOST_REQUIREMENT} characters")
-        found = Requirement(text)
+        return Requirement(text)
     except InvalidRequirement as error:
         raise HarnessError(
             f"'{printable(text)}' is no requirement ({one_line(error)}); write one such as 'onnxruntime==1.31.*'"
         ) from error
+
+
+def require(text: str) -> Requirement:
+    """A requirement that is to be installed here.
+
+    Raises:
+        HarnessError: as `parse`, or it does not hold for this interpreter.
+    """
+    found = parse(text)
     if found.marker and not found.marker.evaluate():
         raise HarnessError(f"'{text}' is not meant for this interpreter, so nothing would be installed; leave out ';'")
     return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,12 +33,14 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     assert read_attempt(tmp_path) is None
 
 
-def test_attempts_are_found_at_any_depth_in_the_order_they_began_and_not_within_one_another(tmp_path: Path) -> None:
+def test_attempts_are_found_at_any_depth_in_the_order_they_began_and_not_within_a_run(tmp_path: Path) -> None:
     late = attempt(tmp_path / "a", started=BEGAN.replace(year=2027))
     early = attempt(tmp_path / "b" / "c")
-    for each in (late, early, attempt(tmp_path / "a" / "cache" / "copy")):
+    above = attempt(tmp_path / "b", started=BEGAN.replace(year=2028))  # which hides nothing below it
+    for each in (late, early, above, attempt(tmp_path / "a" / "cache" / "copy")):
         write_attempt(each)
-    assert find_attempts(tmp_path) == ([early, late], {})
+    (tmp_path / "a" / "run.json").touch()
+    assert find_attempts(tmp_path) == ([early, late, above], {})
 
 
 def test_texts_of_strangers_are_printable_and_bounded(tmp_path: Path) -> None:
@@ -62,6 +66,9 @@ def test_texts_of_strangers_are_printable_and_bounded(tmp_path: Path) -> None:
         {"requirements": "lib"},
         {"versions": ["lib"]},
         {"conflicts": None},
+        {"requirements": ["lib"] * 21},
+        {"versions": {f"lib{number}": "1" for number in range(21)}},
+        {"conflicts": ["x needs y"] * 21},
     ],
 )
 def test_a_record_of_another_form_is_named_and_harms_no_other(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -83,7 +90,16 @@ def test_what_is_no_record_at_all_is_damage(tmp_path: Path, text: bytes) -> None
         read_attempt(tmp_path)
 
 
-def test_a_record_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
-    (tmp_path / ATTEMPT_FILE).mkdir()
-    with pytest.raises(HarnessError, match=r"its attempt\.json cannot be read \(Is a directory\)"):
+@pytest.mark.parametrize("make", [os.mkdir, getattr(os, "mkfifo", None)], ids=["folder", "pipe"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None] | None) -> None:
+    if not make:
+        pytest.skip("this system has no named pipes")
+    make(tmp_path / ATTEMPT_FILE)
+    with pytest.raises(HarnessError, match=r"its attempt\.json is no file"):
+        read_attempt(tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / ATTEMPT_FILE).symlink_to(tmp_path / "gone")
+    with pytest.raises(HarnessError, match=r"its attempt\.json is no file"):
         read_attempt(tmp_path)

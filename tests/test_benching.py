@@ -147,6 +147,7 @@ def test_a_pin_of_anything_else_holds(tmp_path: Path) -> None:
         (["--with", "click", "--", "--dry-run"], "--dry-run: it does not go with harness bench"),
         (["--with", "click", "--", "--python", "a=b"], "--python: it does not go with harness bench"),
         (["--with", "click", "--", "--modles", "x"], "No such option"),
+        (["--with", "click", "--", "quik"], "'quik'"),
         (["--", "quick"], "Missing option '--with'"),
     ],
 )

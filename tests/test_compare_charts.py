@@ -95,14 +95,6 @@ def test_a_matrix_has_a_point_for_every_latency_and_a_place_for_every_column(tmp
     assert vl_convert.vegalite_to_vega(chart.static)
 
 
-def test_columns_of_one_name_have_a_place_each_in_a_chart(tmp_path: Path) -> None:
-    found = matrix_of(tmp_path, {"lib": "1", "b": "1"}, {"lib": "1", "b": "2"})
-    twice = replace(found, columns=tuple(replace(column, label="lib 1") for column in found.columns))
-    chart = matrix_chart(twice)
-    assert chart
-    assert chart.spec["layer"][1]["encoding"]["x"]["sort"] == ["lib 1 (1)", "lib 1 (2)", "lib 1 (3)"]
-
-
 def test_of_nothing_there_is_no_chart(tmp_path: Path) -> None:
     empty = matrix_of(tmp_path, {"lib": "1"})
     assert matrix_chart(replace(empty, rows={})) is None

@@ -86,7 +86,7 @@ OURS: dict[str, set[str]] = {
         *("schema", "store", "summary_report", "tables"),
     },
     "versions": {"contract"},
-    "attempts": {"contract", "journal"},
+    "attempts": {"contract", "journal", "schema"},
     "drift": {"sides", "stats"},
     "compare": {
         *(

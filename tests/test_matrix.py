@@ -151,6 +151,52 @@ def test_of_the_same_versions_the_newest_run_is_shown_and_the_older_is_named(tmp
     }
 
 
+def test_a_newer_run_that_lacks_a_row_does_not_hide_an_older_one_of_the_same_versions(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", {"lib": "1"}, Timed(A, five(0.001)), Timed(B, five(0.001)))
+    part = run(tmp_path / "part", {"lib": "1"}, Timed(A, five(0.001)), day=1)
+    cut = run(tmp_path / "cut", {"lib": "1"}, Timed(A, five(0.001)), Timed(B, {}, status="skipped"), day=2)
+    found = matrix([whole, part, cut], [])
+    assert [column.path.name for column in found.columns] == ["whole"]
+    why = f"{tmp_path / 'whole'} has the same versions and rows that it lacks"
+    assert found.superseded == {part.side.path: why, cut.side.path: why}
+    assert [column.path.name for column in matrix([whole, part, cut], [], Meant([A])).columns] == ["cut"]
+
+
+@pytest.mark.parametrize("pair", [("1.31", "2.4"), ("1.32", "2.0")])
+def test_a_latency_is_compared_where_the_fewest_versions_changed(tmp_path: Path, pair: tuple[str, str]) -> None:
+    """The columns of this project's own tox.ini: four of one library, and one more with another version of a second."""
+    runs = []
+    for ort, numpy in [("1.22", "2.4"), ("1.27", "2.4"), ("1.32", "2.4"), pair]:
+        requirement = f"ort=={ort}" if numpy == "2.4" else f"numpy=={numpy}"
+        path, versions = tmp_path / f"{ort}-{numpy}", {"ort": ort, "numpy": numpy}
+        named = {"ort": ort} if numpy == "2.4" else {"numpy": numpy}
+        made = attempt(path, requirement, outcome=MEASURED, reason="", versions=named)
+        runs.append(run(path, versions, Timed(A, five(0.001)), attempt=made))
+    failed = attempt(tmp_path / "x", "ort==1.29.*")
+    found = matrix(runs, [failed])
+    cells = found.rows[point_of(found)]
+    against = [None if cell.against is None else labels(found)[cell.against] for cell in cells]
+    if pair[1] == "2.4":
+        assert labels(found) == ["ort 1.22", "ort 1.27", "ort==1.29.*", "ort 1.31", "ort 1.32"]
+        assert against == [None, "ort 1.22", None, "ort 1.27", "ort 1.31"]
+    else:
+        own = [f"ort {ort}, numpy 2.4" for ort in ("1.22", "1.27", "1.32")]
+        assert labels(found) == [own[0], own[1], "ort==1.29.*", own[2], "ort 1.32, numpy 2.0"]
+        assert against == [None, own[0], None, own[1], own[2]]
+
+
+def test_who_is_not_beside_it_is_taken_if_less_changed_between_them(tmp_path: Path) -> None:
+    runs = []
+    for one, other in (("1", "2"), ("2", "2"), ("1", "1"), ("2", "1")):
+        path, versions = tmp_path / f"{one}-{other}", {"one": one, "other": other}
+        requirements = (f"one=={one}", f"other=={other}")
+        made = attempt(path, *requirements, outcome=MEASURED, reason="", versions=versions)
+        runs.append(run(path, versions, Timed(A, five(0.001)), attempt=made))
+    found = matrix(runs, [])
+    assert labels(found) == ["one 1, other 2", "one 2, other 2", "one 1, other 1", "one 2, other 1"]
+    assert [cell.against for cell in found.rows[point_of(found)]] == [None, 0, 0, 2]
+
+
 def test_an_attempt_that_failed_counts_until_a_newer_one_asks_for_the_same(tmp_path: Path) -> None:
     made = attempt(tmp_path / "1.9", "lib==1.*", day=1, outcome=MEASURED, reason="", versions={"lib": "1.9"})
     runs = [run(tmp_path / "1.9", {"lib": "1.9"}, Timed(A, five(0.001)), attempt=made)]
@@ -174,7 +220,7 @@ def test_only_what_was_asked_for_heads_a_column_where_that_tells_columns_apart(t
     assert labels(found) == ["li-b 1, also 7", "li-b 2, also 8", "li-b 2, also 9"]
 
 
-def test_two_libraries_vary_in_the_order_in_which_they_were_asked_for(tmp_path: Path) -> None:
+def test_the_library_that_was_asked_for_first_varies_beside_each_version_of_the_other(tmp_path: Path) -> None:
     runs = []
     for zeta in ("1", "2"):
         for alpha in ("10", "9"):
@@ -184,11 +230,11 @@ def test_two_libraries_vary_in_the_order_in_which_they_were_asked_for(tmp_path: 
             runs.append(run(path, versions, Timed(A, five(0.001)), attempt=made))
     failed = attempt(tmp_path / "x", "zeta==1", "alpha==9.5")
     assert labels(matrix(runs, [failed])) == [
-        "zeta 1, alpha 9",
-        "zeta==1, alpha==9.5",
         "zeta 1, alpha 10",
-        "zeta 2, alpha 9",
         "zeta 2, alpha 10",
+        "zeta 1, alpha 9",
+        "zeta 2, alpha 9",
+        "zeta==1, alpha==9.5",
     ]
 
 
@@ -224,8 +270,11 @@ def test_runs_of_two_machines_are_refused_and_what_differs_is_named_unless_it_is
     ]
     with pytest.raises(HarnessError, match=r"not of one machine: cpu_model: A CPU \| Another CPU; --allow-different "):
         matrix(runs, [])
-    (comparison,) = matrix(runs, [], allow_different=True).comparisons.values()
-    assert [str(each) for each in comparison.differences] == ["cpu_model: A CPU | Another CPU"]
+    found = matrix(runs, [], allow_different=True)
+    (comparison,) = found.comparisons.values()
+    for differences in (comparison.differences, found.differences[1]):
+        assert [str(each) for each in differences] == ["cpu_model: A CPU | Another CPU"]
+    assert set(found.differences) == {1}
 
 
 def test_a_run_with_more_than_one_set_of_versions_or_none_is_no_column(tmp_path: Path) -> None:
@@ -244,9 +293,23 @@ def test_a_run_with_more_than_one_set_of_versions_or_none_is_no_column(tmp_path:
         measured(load(write_run(tmp_path / "d", Timed(A, five(0.001)), environment=environment)), None)
 
 
-def test_versions_that_are_no_texts_and_requirements_that_are_none_have_a_place_all_the_same(tmp_path: Path) -> None:
+def test_versions_that_are_no_texts_have_a_place_all_the_same(tmp_path: Path) -> None:
     odd: Any = {"lib": ["<b>", "\x1b"], "other": None}
     runs = [*took(tmp_path, {"1": 0.001}), run(tmp_path / "odd", odd, Timed(A, five(0.001)))]
-    found = matrix(runs, [attempt(tmp_path / "x", "\u202e|nonsense|")])
-    assert len(found.columns) == 3
-    assert all(label for label in labels(found))
+    assert labels(matrix(runs, [])) == ["lib 1, no other", "lib ['<b>', '\\x1b'], other None"]
+
+
+@pytest.mark.parametrize("requirement", ["|nonsense|", "lib==1.5; python_version < '3'"])
+def test_a_requirement_that_cannot_be_read_or_is_not_meant_for_here_heads_its_own_column_alone(
+    tmp_path: Path, requirement: str
+) -> None:
+    made = [attempt(tmp_path / v, f"lib=={v}", outcome=MEASURED, versions={"lib": v}) for v in ("1", "2")]
+    runs = [run(own.path, dict(own.versions), Timed(A, five(0.001)), attempt=own) for own in made]
+    found = matrix(runs, [attempt(tmp_path / "x", requirement)])
+    assert sorted(labels(found)) == sorted(["lib 1", "lib 2", requirement])
+    assert found.factors == ("lib",)
+
+
+def test_two_columns_that_would_be_headed_alike_are_numbered(tmp_path: Path) -> None:
+    failed = attempt(tmp_path / "x", "lib==1.*", outcome=NOT_IMPORTED, versions={"lib": "1.9"})
+    assert labels(matrix(took(tmp_path, {"1.9": 0.001}), [failed])) == ["lib 1.9 (1)", "lib 1.9 (2)"]

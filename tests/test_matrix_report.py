@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,38 @@ def test_every_column_is_named_with_its_folder_and_all_that_changed_before_it(tm
     assert f"{second} against {first}: 3 versions changed, and a ratio is of all: python, lib, other." in text
     assert f"{second} against {first}: While t was timed, the machine itself was as fast in {second} " in text
     assert "| its run.json is damaged |" in text
+
+
+def test_machines_that_differ_are_told_although_they_share_no_row(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path / "1", {"lib": "1"}, Timed(A, five(0.001))),
+        run(tmp_path / "2", {"lib": "2"}, Timed(B, five(0.001)), cpu_model="Another CPU"),
+    ]
+    text = markdown(matrix(runs, [], allow_different=True))
+    assert "| lib 2, cpu\\_model | A CPU | Another CPU |" in text
+    assert "Another CPU" not in markdown(matrix(took(tmp_path / "one", {"1": 0.001, "2": 0.001}), []))
+
+
+def test_whom_a_column_is_compared_with_is_said_where_that_is_not_the_one_before_it(tmp_path: Path) -> None:
+    facts = [{"one": one, "other": other} for one, other in (("1", "2"), ("2", "2"), ("1", "1"))]
+    runs = []
+    for versions in facts:
+        path = tmp_path / "-".join(versions.values())
+        asked = tuple(f"{name}=={version}" for name, version in versions.items())
+        made = attempt(path, *asked, outcome=MEASURED, reason="", versions=versions)
+        runs.append(run(path, versions, Timed(A, five(0.001)), attempt=made))
+    text = markdown(matrix(runs, []))
+    assert "one 1, other 1 is compared with one 1, other 2, which is not beside it." in text
+    assert text.count("which is not beside it") == 1
+
+
+def test_what_was_not_measured_names_its_setting_where_there_are_several(tmp_path: Path) -> None:
+    bad = [Timed(A, five(0.001), status="wrong", reason="off", row={"hidden_size": size}) for size in (3, 4)]
+    good = [replace(each, status="ok", reason="") for each in bad]
+    found = matrix([run(tmp_path / "1", {"lib": "1"}, *good), run(tmp_path / "2", {"lib": "2"}, *bad)], [])
+    said = " ".join(" ".join(matrix_lines(found, {})).split())
+    rows = [f"single-stream 1×5 [t on cpu: I=3 H={size} L=1, float32, 1 thread a call, compute]" for size in (3, 4)]
+    assert f"Not measured: lib 2: wrong: off | a@r ({', '.join(rows)})" in said
 
 
 def test_one_version_that_changed_needs_no_warning(tmp_path: Path) -> None:
