@@ -236,7 +236,7 @@ def _asked(attempt: Attempt) -> dict[str, str]:
 
 
 def _ordered(kept: Sequence[Measured | Attempt], factors: Sequence[str]) -> list[Measured | Attempt]:
-    """By their versions, in groups in which all but the first that was asked for is the same; most runs' group first."""
+    """By their versions, in groups in which all but the first that was asked for are the same; the most usual first."""
     asked = {name for each in kept if (attempt := _attempt(each)) for name in _asked(attempt)}
     usual = {}
     for name in factors[1:]:
