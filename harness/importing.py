@@ -39,6 +39,7 @@ PARITY_UNKNOWN = f"Parity is unknown: {TOOL} does not check what is computed."
 PARITY_TOLD = "Parity is what the file says: the checks themselves are not in it."
 INTERVALS = "Intervals are unknown: the file does not say which calls shared a process."
 MEANS = "Percentiles are unknown where a value of the file is the mean of several calls."
+THREADS = "Threads were not what a benchmark says, in these pools: {}."
 EXPORTED = (
     "This is an export of rnn-harness: processes are not read from it, and estimates differ; the run itself has them."
 )
@@ -61,6 +62,7 @@ class Benchmark:
         told: what was timed, of a benchmark of the harness's own: the fields of a `Point` but its variant, and
             `compute_dtype`.
         parity: what came of it, as far as the file says.
+        threads_not_held: of a benchmark of the harness's own: pools that had another number, `libgomp.so: 4`.
     """
 
     fullname: str
@@ -73,6 +75,7 @@ class Benchmark:
     data: list[float]
     told: Mapping[str, Any] = field(default_factory=dict)
     parity: str = ""
+    threads_not_held: tuple[str, ...] = ()
 
     @property
     def boundary(self) -> str:
@@ -106,7 +109,10 @@ class Imported:
         is_export = any(name.startswith("rnn-harness") for name in self.facts["versions"])
         has_means = any(own.iterations > 1 for own in self.benchmarks)
         parity = {PARITY_TOLD if own.parity else PARITY_UNKNOWN for own in self.benchmarks}
-        return [*sorted(parity), INTERVALS, *([MEANS] if has_means else []), *([EXPORTED] if is_export else [])]
+        pools = sorted({pool for own in self.benchmarks for pool in own.threads_not_held})
+        threads = [THREADS.format(", ".join(pools))] if pools else []
+        rest = [*([MEANS] if has_means else []), *threads, *([EXPORTED] if is_export else [])]
+        return [*sorted(parity), INTERVALS, *rest]
 
 
 def import_file(file: Path, out: Path | None, command: Sequence[str]) -> None:
@@ -204,6 +210,8 @@ def write_run(found: Imported, folder: Path, name: str, command: Sequence[str]) 
             ends.setdefault(trial, {"trial": trial, **end})
         source = sources.setdefault(trial, {"fullname": own.fullname, "iterations": 1})
         source["iterations"] = max(source["iterations"], own.iterations)  # of both boundaries
+        if own.threads_not_held:
+            source["threads_not_held"] = list(own.threads_not_held)
         calls = enumerate(own.data, start=1)  # a call 0 would not count
         samples += [[trial, *AT.values(), own.boundary, 0, turn, call, at, elapsed, ""] for call, elapsed in calls]
     rest = {"name": name, "suite": {}, "baselines": {}, "floors": [], "plugins": []}
@@ -245,7 +253,10 @@ def _benchmark(number: int, given: Any) -> Benchmark:
     said = _part(given, "extra_info")
     computed = said.get("compute_dtype")
     told["compute_dtype"] = computed if computed in COMPUTE_DTYPES else told["dtype"]
-    return Benchmark(fullname, told["task"], *variant, iterations, seconds, told, _text(said.get("parity")) or "")
+    pools = said.get("threads_not_held")
+    others = tuple(filter(None, map(_text, pools))) if isinstance(pools, list) else ()
+    parity = _text(said.get("parity")) or ""
+    return Benchmark(fullname, told["task"], *variant, iterations, seconds, told, parity, others)
 
 
 def _told(params: Any) -> dict[str, Any]:

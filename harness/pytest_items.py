@@ -29,6 +29,7 @@ from harness.suite import DEFAULT_SUITE, read_suite
 ROOT = "harness"
 PLUGINS = "plugins"  # under which those are that cannot be loaded
 NOT_HERE = ("accuracy", "load", "calibration")  # kinds of trials
+OURS = "median of the rounds of one instance, in one process; it has no interval"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ class Planned:
         size = setting.size
         return f"{setting.task}-H{size.hidden_size}-L{size.num_layers}-{setting.dtype}-{setting.threads}t"
 
+    def asked(self) -> dict[str, Trial]:
+        """What the fixture asks a test with, by its name in the test's id: every variant in every setting."""
+        is_one = len(self.plan.settings()) == 1
+        trials = self.plan.of("parity")
+        return {str(t.variant) if is_one else f"{t.variant}-{self.place(t.setting)}": t for t in trials}
+
     def name(self, trial: Trial) -> str:
         """A latency trial's name below its variant's: its scenario, and the shape if the scenario has several."""
         shapes = {t.point for t in self.plan.of("latency", trial.task) if t.scenario == trial.scenario}
@@ -60,6 +67,7 @@ class Planned:
 
 PLANNED = pytest.StashKey[Planned]()
 TOLD = pytest.StashKey["Told"]()
+TIMED_BEFORE = pytest.StashKey[int]()  # of a test: the benchmarks that were there when its variant was opened
 
 
 def planned(config: pytest.Config) -> Planned:
@@ -92,13 +100,22 @@ class Collection:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._wanted: list[str] = []
+        self._are_others = False  # ids of other tests were given, and none of ours
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self) -> None:
         """Take our node ids out of the command line, before pytest looks for files of that name."""
-        given = self._config.args
-        self._wanted = [arg for arg in given if arg.startswith(f"{ROOT}::")]
-        self._config.args = [arg for arg in given if arg not in self._wanted]
+        given = {arg: self._own_id(arg) for arg in self._config.args}
+        self._wanted = [own for own in given.values() if own]
+        self._config.args = [arg for arg, own in given.items() if not own]
+        self._are_others = not self._wanted and any("::" in arg for arg in given)
+
+    def _own_id(self, given: str) -> str:
+        """The node id, if it is one of ours: below the root folder pytest writes `../harness::`."""
+        path, colons, rest = given.partition("::")
+        at = os.path.normpath(self._config.invocation_params.dir / path)
+        is_own = bool(colons) and (path == ROOT or at == os.path.normpath(self._config.rootpath / ROOT))
+        return f"{ROOT}::{rest}" if is_own else ""
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_make_collect_report(
@@ -106,7 +123,7 @@ class Collection:
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         """Add our root to what a session holds."""
         report = yield
-        if isinstance(collector, pytest.Session) and report.passed:
+        if isinstance(collector, pytest.Session) and report.passed and not self._are_others:
             path = self._config.rootpath / ROOT
             report.result.append(
                 Variants.from_parent(collector, name=ROOT, path=path, nodeid=ROOT, wanted=self._wanted)
@@ -226,7 +243,7 @@ def _latency_test(trial: Trial, windows: Windows) -> Callable[..., None]:
             variant.time(benchmark, windows, benchmark.enabled)
             if benchmark.enabled:
                 row = {"latency_s": benchmark.stats["median"], "processes": 1, "instances": 1}
-                benchmark.extra_info |= extra_info(row, "ok", trial.compute_dtype)
+                benchmark.extra_info |= extra_info(row, "ok", trial.compute_dtype) | {"estimate": OURS}
 
     return test
 
@@ -260,16 +277,18 @@ def parametrize(metafunc: pytest.Metafunc, fixture: str) -> None:
         found = planned(metafunc.config)
     except HarnessError as error:
         raise pytest.Collector.CollectError(f"{fixture}: {error}") from error
-    trials = found.plan.of("parity")
-    is_one = len(found.plan.settings()) == 1
-    ids = [str(t.variant) if is_one else f"{t.variant}-{found.place(t.setting)}" for t in trials]
-    metafunc.parametrize(fixture, trials, indirect=True, ids=ids)
+    metafunc.parametrize(fixture, list(found.asked()), indirect=True)
 
 
 @contextmanager
-def proved(trial: Trial, node: pytest.Item) -> Iterator[OpenVariant]:
-    """A variant, open, whose parity is checked before and after what is done with it; otherwise no number is kept."""
-    with _opened(trial, node) as variant:
+def proved(name: str, node: pytest.Item) -> Iterator[OpenVariant]:
+    """A variant, open, whose parity is checked before and after what is done with it; otherwise no number is kept.
+
+    Args:
+        name: of `Planned.asked`.
+        node: the test that is asked.
+    """
+    with _opened(planned(node.config).asked()[name], node) as variant:
         variant.check()
         yield variant
         if variant.problem:
@@ -279,9 +298,20 @@ def proved(trial: Trial, node: pytest.Item) -> Iterator[OpenVariant]:
 
 
 @contextmanager
+def skipped_if_unsupported(node: pytest.Item) -> Iterator[None]:
+    """A test that finds out that its variant cannot do what it asks is skipped with the reason, and has no number."""
+    try:
+        yield
+    except (Unsupported, DataError) as reason:
+        _withhold(node)
+        raise pytest.skip.Exception(f"{node.name}: {reason}") from None
+
+
+@contextmanager
 def _opened(trial: Trial, node: pytest.Item) -> Iterator[OpenVariant]:
     """A variant, open; what is not supported is skipped, and what is wrong fails in one line and has no number."""
     where = f"{trial.variant} on {trial.task}"
+    node.stash[TIMED_BEFORE] = len(_timed(node))
     if trial.variant.python:
         pytest.skip(f"{where}: another interpreter needs a process of its own; harness run has it")
     try:
@@ -302,18 +332,26 @@ def _opened(trial: Trial, node: pytest.Item) -> Iterator[OpenVariant]:
 def _tell_threads(variant: OpenVariant, node: pytest.Item) -> None:
     if pools := variant.threads_not_held():
         node.config.stash[TOLD].pools.update(pools)
-        if benchmark := _benchmark_of(node):
+        for benchmark in _benchmarks(node):
             benchmark.extra_info["threads_not_held"] = pools
 
 
-def _benchmark_of(node: pytest.Item) -> Any:
-    """The fixture of pytest-benchmark's, if the test uses it."""
-    return getattr(node, "funcargs", {}).get("benchmark")
+def _timed(node: pytest.Item) -> list[Any]:
+    """What pytest-benchmark has timed so far in this session, of whatever test."""
+    session = node.config.pluginmanager.get_plugin("pytest-benchmark")
+    return session.benchmarks if session else []
+
+
+def _benchmarks(node: pytest.Item) -> list[Any]:
+    """The test's fixture of pytest-benchmark's: it is named among its arguments, or was asked for and used since."""
+    named = getattr(node, "funcargs", {}).get("benchmark")
+    used = [own.fixture for own in _timed(node)[node.stash.get(TIMED_BEFORE, 0) :]]
+    return [named, *(own for own in used if own is not named)] if named else used
 
 
 def _withhold(node: pytest.Item) -> None:
     """What was timed of it is no latency: it stands neither in pytest-benchmark's table nor in its files."""
-    if benchmark := _benchmark_of(node):
+    for benchmark in _benchmarks(node):
         benchmark.has_error = True  # files leave it out
         if benchmark.stats:
             benchmark.stats.stats.data.clear()  # and so does the table what has no data

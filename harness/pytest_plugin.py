@@ -1,14 +1,14 @@
 """The pytest plugin: with `--harness` every variant and latency of a suite is a test, timed by pytest-benchmark.
 
-Without it, and without a test that uses `harness_variant`, nothing is imported or shown. What it does then is in
-`harness.pytest_items`.
+Without it, and without a test that uses `harness_variant`, neither NumPy nor a plugin is imported and nothing is
+shown. What it does then is in `harness.pytest_items`.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -70,12 +70,27 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         parametrize(metafunc, FIXTURE)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """A test that uses the fixture and raises `Unsupported` or `DataError` is skipped with the reason."""
+    if FIXTURE not in getattr(item, "fixturenames", ()):
+        return (yield)
+    from harness.pytest_items import skipped_if_unsupported
+
+    with skipped_if_unsupported(item):
+        return (yield)
+
+
 @pytest.fixture
 def harness_variant(request: pytest.FixtureRequest) -> Iterator[OpenVariant]:
     """Every variant of the suite, open with probe weights, its parity checked before and after the test.
 
     See `harness.engine.in_process.OpenVariant`.
     """
+    if not hasattr(request, "param"):
+        pytest.fail(
+            f"{FIXTURE} can't be asked for while a test runs; name it among the test's arguments", pytrace=False
+        )
     from harness.pytest_items import proved
 
     with proved(request.param, request.node) as variant:

@@ -444,6 +444,17 @@ def test_a_benchmark_of_the_harness_own_says_what_was_timed() -> None:
     assert [own["iterations"] for own in run.header["imported"]["benchmarks"].values()] == [2, 1]  # the larger
 
 
+def test_threads_that_were_not_held_are_told() -> None:
+    held, other = told(), told("b@r")
+    other["extra_info"]["threads_not_held"] = ["libgomp.so: 4", "lib\x1bblas.so: 2", 3]
+    found = parse(changed(benchmarks=[held, other]))
+    said = "Threads were not what a benchmark says, in these pools: lib\\x1bblas.so: 2, libgomp.so: 4."
+    assert [line for line in found.limits if "hread" in line] == [said]
+    assert not any("hread" in line for line in parse(changed(benchmarks=[held])).limits)
+    sources = imported(changed(benchmarks=[held, other])).header["imported"]["benchmarks"].values()
+    assert [own.get("threads_not_held") for own in sources] == [None, ["libgomp.so: 4", "lib\\x1bblas.so: 2"]]
+
+
 def test_fewer_bits_are_told_as_such() -> None:
     (row,) = rows_of(imported(changed(benchmarks=[told(compute_dtype="int8")])), "latency")
     assert (row["dtype"], row["compute_dtype"]) == ("float32", "int8")

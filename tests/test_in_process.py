@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import pytest
@@ -14,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strangers import QUICK, World
 
-from harness import Unsupported
-from harness.engine import in_process, timing
-from harness.engine.in_process import InProcess, OpenVariant, Windows, Wrong
+from harness import LayerSize, SessionOptions, Unsupported
+from harness.engine import audit, in_process, timing
+from harness.engine.in_process import BLOCK_CALLS, CALLS_BEFORE_COUNTED, Calls, InProcess, OpenVariant, Windows, Wrong
 from harness.engine.survey import survey
+from harness.engine.worker import Worker
 from harness.plan import make_plan
 from harness.suite import parse_suite
 
@@ -84,6 +87,120 @@ def test_a_window_in_which_no_time_passed_is_no_time_that_passed() -> None:
     clock.now_ns += 100
     windows.add(0)
     assert windows.seconds() == 0
+
+
+# ------------------------------------------------------------------------------------------------- what a loop calls
+
+
+class Counting(Windows):
+    """Says in a record of what happened when a call was counted."""
+
+    def __init__(self, happened: list[str]) -> None:
+        super().__init__()
+        self._happened = happened
+
+    def add(self, elapsed_ns: int) -> None:
+        super().add(elapsed_ns)
+        self._happened[-1] = f"counted {self._happened[-1]}"
+
+
+def subject_that(run: Callable[[Any], Any], is_session: bool = False) -> timing.Subject:
+    return timing.Subject("own", object, lambda item: item, run, lambda raw: raw, is_session)
+
+
+@contextmanager
+def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Everything that is timed, and when garbage is collected."""
+    happened: list[str] = []
+
+    def timed(subject: Any, boundary: str, is_kept: bool, witness: timing.Witness, clock: timing.Clock) -> Any:
+        assert (boundary, clock) == ("compute", perf_counter_ns)
+        happened.append("kept" if is_kept else "call")
+        return 0, 1, 1
+
+    def collecting(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and info["generation"] == 2:
+            happened.append("collects")
+
+    monkeypatch.setattr(timing, "timed_call", timed)
+    with timing.no_garbage_collection():
+        gc.callbacks.append(collecting)
+        try:
+            yield happened
+        finally:
+            gc.callbacks.remove(collecting)
+            gc.unfreeze()
+
+
+def test_before_the_first_counted_call_garbage_is_collected_outputs_are_kept_and_calls_are_made_that_do_not_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with recorded(monkeypatch) as happened:
+        call = Calls(subject_that(id, is_session=True), Counting(happened), is_timed=True)
+        call()
+        call()
+    before = ["call"] * CALLS_BEFORE_COUNTED
+    assert CALLS_BEFORE_COUNTED > 0
+    assert happened == ["collects", "kept", *before, "counted call", "kept", *before, "counted call"]
+    assert len(call.elapsed_ns) == len(call.witness.around_s) == 2
+
+
+def test_no_counted_call_is_kept_and_none_comes_right_after_one_that_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 2 * BLOCK_CALLS + 1
+    with recorded(monkeypatch) as happened:
+        loop_of(calls)(Calls(subject_that(id, is_session=True), Counting(happened), is_timed=True))
+    assert happened.count("counted call") == calls
+    assert "counted kept" not in happened
+    disturbing = [index for index, what in enumerate(happened) if what in ("kept", "collects")]
+    assert not any(happened[index + 1].startswith("counted") for index in disturbing)
+    assert 2 <= happened.count("kept") < calls / 4  # fewer and fewer, and nobody knows which
+
+
+def test_where_nothing_is_timed_there_are_no_calls_but_those_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    with recorded(monkeypatch) as happened:
+        loop_of(1)(Calls(subject_that(id, is_session=True), Counting(happened), is_timed=False))
+    assert happened == ["counted kept"]
+
+
+def test_what_a_variant_leaves_behind_is_collected_every_so_many_calls_and_never_in_a_window() -> None:
+    left: list[weakref.ref[Any]] = []
+    is_open = False
+    seen: list[bool] = []
+
+    class Left:
+        def __init__(self) -> None:
+            self.own = self  # a cycle
+
+    def run(prepared: Any) -> None:
+        nonlocal is_open
+        is_open = True
+        left.append(weakref.ref(Left()))
+        is_open = False
+
+    def collecting(phase: str, info: dict[str, int]) -> None:
+        seen.append(is_open)
+
+    def alive() -> int:
+        return sum(own() is not None for own in left)
+
+    windows = Windows()
+    before = windows.seconds()
+    with timing.no_garbage_collection():
+        gc.callbacks.append(collecting)
+        try:
+            call = Calls(subject_that(run), windows, is_timed=True)
+            most = 0
+            for _ in range(5 * BLOCK_CALLS):
+                call()
+                most = max(most, alive())
+        finally:
+            gc.callbacks.remove(collecting)
+            gc.unfreeze()
+    assert len(left) == 5 * (BLOCK_CALLS + CALLS_BEFORE_COUNTED)
+    assert most <= BLOCK_CALLS + CALLS_BEFORE_COUNTED
+    assert len(seen) == 5 * 2  # begin and end
+    assert not any(seen)
+    assert windows.seconds() - before == pytest.approx(sum(call.elapsed_ns) / 1e9)
 
 
 # ----------------------------------------------------------------------------------------------------------- variants
@@ -234,3 +351,48 @@ def test_pools_with_another_number_of_threads_are_named(
     _, variant = opened(tmp_path, "plain-lstm")
     with variant as own:
         assert own.threads_not_held() == ["libgomp.so: 4"]
+
+
+def test_what_this_machine_attains_is_found_out_for_every_variant_and_number_of_threads(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def peak(dtype: str, threads: int) -> float:
+        asked.append((dtype, threads))
+        return 1e15 * threads
+
+    monkeypatch.setattr(audit, "peak_flops_per_s", peak)
+    catalog = survey()
+    plan = make_plan(parse_suite(f"{QUICK}[sweep]\nthreads = [1, 2]\n", "suite"), catalog)
+    trials = [t for t in plan.of("latency") if (t.variant.model, t.scenario) == ("plain-lstm", "offline")]
+    worker = InProcess(plan, catalog, tmp_path, None)
+    for trial in [*trials, trials[-1]]:
+        with worker.opened(trial):
+            own = worker.evidence(trial, 1.0, 1, timing.Witness())
+            assert own.peak_flops_per_s == 1e15 * trial.threads
+            worker.evidence(trial, 1.0, 1, timing.Witness())  # once a variant is enough
+    assert asked == [("float32", 1), ("float32", 2), ("float32", 2)]
+
+
+def test_a_worker_knows_what_every_number_of_threads_attains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "peak_flops_per_s", lambda dtype, threads: float(threads))
+    worker = Worker()
+
+    def peak(threads: int, device: str = "cpu") -> float | None:
+        return worker._peak(SessionOptions(LayerSize(1, 1, 1), device, "float32", threads))
+
+    assert [peak(1), peak(8), peak(1), peak(1, "cuda")] == [1, 8, 1, None]
+
+
+def test_the_oracles_answers_are_kept_for_one_setting_alone(world: World, tmp_path: Path) -> None:
+    catalog = survey()
+    plan = make_plan(parse_suite(f"{QUICK}[sweep]\nhidden_size = [3, 6]\n", "suite"), catalog)
+    small, large = (t for t in plan.of("parity") if t.variant.model == "plain-lstm")
+    worker = InProcess(plan, catalog, tmp_path, None)
+    known = []
+    for trial in (small, small, large):
+        with worker.opened(trial) as own:
+            own.check()
+        known.append({size.hidden_size for _, size, *_ in worker._oracle})
+    assert known == [{3}, {3}, {6}]

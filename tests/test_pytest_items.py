@@ -157,6 +157,7 @@ def test_a_benchmark_says_what_the_harness_says_of_its_own_export(everybody: Ask
         assert (info["estimate_low_s"], info["estimate_high_s"], info["estimate_unit"]) == (None, None, None)
         assert (info["parity"], info["compute_dtype"]) == ("ok", "float32")
         assert (info["processes"], info["instances"]) == (1, 1)
+        assert info["estimate"] == "median of the rounds of one instance, in one process; it has no interval"
         assert "threads_not_held" not in info
         assert min(own["stats"]["data"]) > 0
         assert own["options"]["timer"] == Windows.seconds.__name__  # which stands still outside the windows
@@ -332,6 +333,32 @@ def test_a_node_id_from_the_output_chooses_a_test_and_its_beginning_all_below(wo
     assert collected("-k", "plain and offline") == everything[1:2]
 
 
+def test_below_the_root_folder_an_id_from_the_output_chooses_its_test_too(world: World, tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+
+    def collected(*arguments: str) -> list[str]:
+        options = ("--harness", "--harness-suite=../suite.toml", "--rootdir=..", "-v", "--benchmark-disable")
+        done = ask(tmp_path / "below", *options, *arguments)
+        return [line.split()[0] for line in done.lines if line.split()[1:2] == ["PASSED"]]
+
+    printed = collected()
+    assert printed == [f"../{PLACE}::plain-lstm@plain::{scenario}" for scenario in LATENCIES]
+    assert collected(printed[1]) == printed[1:2]
+    assert collected(f"{PLACE}::plain-lstm@plain::offline") == printed[1:2]
+    assert collected("../harness::", "-k", "offline") == printed[1:2]
+
+
+def test_an_id_of_another_test_alone_chooses_that_test_alone(world: World, tmp_path: Path) -> None:
+    own = "def test_mine(): pass\n\ndef test_other(): pass\n"
+    only = harness(tmp_path, "-v", "test_own.py::test_mine", test_own=own)
+    assert only.outcomes == {"test_own.py::test_mine": "PASSED"}
+    both = harness(tmp_path, "--collect-only", "-q", "test_own.py::test_mine", PLACE)
+    assert [line for line in both.lines if "::" in line][:2] == [
+        "test_own.py::test_mine",
+        f"{PLACE}::plain-lstm@plain::single-stream",
+    ]
+
+
 def test_a_node_id_that_is_none_is_one_line(world: World, tmp_path: Path) -> None:
     done = harness(tmp_path, "-q", f"{PLACE}::plain-lstm@plain::off")
     assert done.code == 2
@@ -434,6 +461,13 @@ def test_threads_that_are_not_held_are_told(world: World, tmp_path: Path) -> Non
     assert f"harness: number of threads not held: {', '.join(pools)}; see extra_info" in done.lines
 
 
+def test_they_are_told_of_a_benchmark_that_was_asked_for_late_too(world: World, tmp_path: Path) -> None:
+    world.add("greedy", GREEDY)
+    done = ask(tmp_path, "-q", *JSON, "-k", "greedy", "--harness-suite=suite.toml", test_own=LATE)
+    (own,) = done.benchmarks
+    assert own["extra_info"]["threads_not_held"]
+
+
 # ----------------------------------------------------------------------------------------------------- harness_variant
 
 
@@ -441,10 +475,17 @@ def test_ones_own_test_is_asked_with_every_variant_without_the_option_too(world:
     done = ask(tmp_path, "-v", *QUICKLY, *JSON, "--harness-suite=suite.toml", test_own=OWN_TESTS)
     names = ["test_mine", "test_forward[plain-lstm@plain]", "test_names[plain-lstm@plain]"]
     assert done.outcomes == {f"test_own.py::{name}": "PASSED" for name in names}
-    assert [own["params"] for own in done.benchmarks] != [None]
+    assert [own["params"] for own in done.benchmarks] == [{"harness_variant": "plain-lstm@plain"}]
     assert [own["name"] for own in done.benchmarks] == ["test_forward[plain-lstm@plain]"]
 
 
+LATE = """
+def test_forward(request, harness_variant):
+    benchmark = request.getfixturevalue("benchmark")
+    session = harness_variant.session
+    prepared = session.prepare(harness_variant.inputs(batch=4, time=20))
+    benchmark.pedantic(session.run, (prepared,), rounds=20)
+"""
 PEDANTIC = """
 def test_forward(benchmark, harness_variant):
     session = harness_variant.session
@@ -471,6 +512,42 @@ def test_of_a_variant_that_is_wrong_before_or_after_no_number_is_kept(
     assert done.outcomes["test_own.py::test_forward[sleepy@plain]"] == "SKIPPED"
     assert done.benchmarks == []
     assert "Legend:" not in done.text
+
+
+@pytest.mark.parametrize("renamed", ["", "    benchmark.fullname = 'other'\n"])
+def test_none_is_kept_of_a_benchmark_that_was_asked_for_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: str
+) -> None:
+    strangers_in(tmp_path, monkeypatch, plain_lstm="", late="is wrong later")
+    test = LATE.replace("    session =", f"{renamed}    session =")
+    done = ask(tmp_path, "-v", *JSON, "--harness-suite=suite.toml", test_own=test)
+    assert "late@plain on tiny: wrong: " in done.text
+    assert [own["params"]["harness_variant"] for own in done.benchmarks] == ["plain-lstm@plain"]
+    assert "1 tests" in done.text
+
+
+def test_what_ones_own_test_finds_unsupported_is_skipped_with_the_reason_and_has_no_number(
+    world: World, tmp_path: Path
+) -> None:
+    test = "import harness\n" + PEDANTIC + "    raise harness.{error}('no masks here')\n"
+    for error, code, outcome in (
+        ("Unsupported", 0, "SKIPPED"),
+        ("DataError", 0, "SKIPPED"),
+        ("HarnessError", 1, "FAILED"),
+    ):
+        done = ask(tmp_path, "-v", "-rs", *JSON, "--harness-suite=suite.toml", test_own=test.format(error=error))
+        assert (done.code, done.outcomes) == (code, {"test_own.py::test_forward[plain-lstm@plain]": outcome})
+        assert ("test_forward[plain-lstm@plain]: no masks here" in done.text) == (outcome == "SKIPPED")
+        assert len(done.benchmarks) == (outcome == "FAILED")  # whatever else a test finds is not of the variant
+
+
+def test_a_test_that_does_not_name_the_fixture_is_told_to(world: World, tmp_path: Path) -> None:
+    own = "def test_late(request):\n    request.getfixturevalue('harness_variant')\n"
+    done = ask(tmp_path, "-q", "--tb=short", "--harness-suite=suite.toml", test_own=own)
+    assert done.code == 1
+    assert "harness_variant can't be asked for while a test runs; name it among the test's arguments" in done.lines
+    assert "Traceback" not in done.text
+    assert "AttributeError" not in done.text
 
 
 def test_a_test_that_finds_it_wrong_itself_keeps_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ own gives is not here: a plugin that crashes takes this process with it, and not
 
 from __future__ import annotations
 
+import gc
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,10 +25,12 @@ from harness.engine.audit import busy_cores
 from harness.engine.context import Context, Outcome
 from harness.engine.verification import Verification
 from harness.engine.worker import Worker
-from harness.plan import Plan, Trial
+from harness.plan import Plan, Setting, Trial
 
 REPEATED_PAIRS = 5  # of turns; Student's t needs some, and what remembers answers is found by the fewest
 SEED = 0  # of inputs and of a training step's head
+BLOCK_CALLS = 100  # counted ones, before garbage is collected again
+CALLS_BEFORE_COUNTED = 2  # which find the caches that a collection or the copy of an input has left
 
 
 class Wrong(AssertionError):
@@ -57,6 +60,55 @@ class Windows:
         return self._reading / 1e9
 
 
+class Calls:
+    """What another tool's loop calls: a subject, at the compute boundary, every time on an input of its own.
+
+    Where it is timed, garbage is collected before every `BLOCK_CALLS` counted calls, and outputs are kept of calls that
+    are timed by the same lines and not counted; a session cannot tell them apart. `CALLS_BEFORE_COUNTED` others follow
+    both. So no counted call pays for what was done beside it, not even the first, from which a tool may conclude how
+    often to call.
+
+    Args:
+        subject: what is called.
+        windows: gets what a counted call took.
+        is_timed: whether anybody reads that. If not, there are no calls but those of the loop.
+
+    Attributes:
+        witness: what was seen beside the calls.
+        elapsed_ns: of every counted call.
+    """
+
+    def __init__(self, subject: timing.Subject, windows: Windows, is_timed: bool) -> None:
+        self.witness = timing.Witness()
+        self.elapsed_ns: list[int] = []
+        self._subject, self._windows, self._is_timed = subject, windows, is_timed
+        self._random = random.Random()  # a session cannot know which outputs are kept
+
+    def __call__(self) -> None:
+        """A counted call, and outside its window what comes before it."""
+        is_kept = self._subject.is_session and self._random.random() * (1 + len(self.elapsed_ns)) < timing.KEPT_OUTPUTS
+        if self._is_timed:
+            self._prepare(is_kept)
+        took, around = self._call(is_kept and not self._is_timed)
+        self._windows.add(took)
+        self.elapsed_ns.append(took)
+        self.witness.around_s.append(around / 1e9)
+
+    def _prepare(self, is_kept: bool) -> None:
+        begins = len(self.elapsed_ns) % BLOCK_CALLS == 0
+        if begins:
+            gc.collect()
+            gc.freeze()  # what is there by now stays; the next collection need not look at it again
+        if is_kept:
+            self._call(True)
+        for _ in range(CALLS_BEFORE_COUNTED if begins or is_kept else 0):
+            self._call(False)
+
+    def _call(self, is_kept: bool) -> tuple[int, int]:
+        _, took, around = timing.timed_call(self._subject, "compute", is_kept, self.witness, perf_counter_ns)
+        return took, around
+
+
 class InProcess(Worker):
     """A worker's requests, answered where they are asked. Plugins are loaded into this process when they are needed.
 
@@ -73,6 +125,7 @@ class InProcess(Worker):
         self.context = Context(plan, catalog, data_dir=data_dir)
         self.verification = Verification(self.context)
         self._cache_dir = str(cache_dir)
+        self._setting: Setting | None = None  # of what was opened last
 
     def ask(self, do: str, seconds: float, **arguments: Any) -> Any:
         """Answer a request; what a plugin raises is raised. There is no limit on time."""
@@ -90,6 +143,10 @@ class InProcess(Worker):
         plugins = self.context.plugins_of([trial.variant], trial.task)
         self._catalog = discover(plugins)
         options = self.context.variant(trial) | {"cache_dir": self._cache_dir}
+        self._peaks.clear()  # threads and the machine may be others by now
+        if trial.setting != self._setting:
+            self._oracle.clear()
+            self._setting = trial.setting
         with ExitStack() as stack:
             stack.enter_context(threadpool_limits(trial.threads))
             stack.callback(self.release)
@@ -169,26 +226,20 @@ class OpenVariant:
         """
         self._check_parity("")
         self._check_training("before", "")
-        subject, witness = self._worker.subject(self.trial), timing.Witness()
-        elapsed: list[int] = []
-        chance = random.Random()  # a session cannot know which outputs are kept
-
-        def call() -> None:
-            is_kept = subject.is_session and chance.random() * (1 + len(elapsed)) < timing.KEPT_OUTPUTS
-            _, took, around = timing.timed_call(subject, "compute", is_kept, witness, perf_counter_ns)
-            windows.add(took)
-            elapsed.append(took)
-            witness.around_s.append(around / 1e9)
-
+        subject = self._worker.subject(self.trial)
+        calls = Calls(subject, windows, is_timed)
         if is_timed:
             timing.warm_up(subject, self._worker.context.plan.suite.latency.seconds)
         with timing.no_garbage_collection():
-            loop(call)
-        is_repeated = is_timed and subject.is_session
-        ratios = timing.repeat_ratios(subject, REPEATED_PAIRS) if is_repeated else []
+            try:
+                loop(calls)
+                is_repeated = is_timed and subject.is_session
+                ratios = timing.repeat_ratios(subject, REPEATED_PAIRS) if is_repeated else []
+            finally:
+                gc.unfreeze()
         self._check_parity("after timing: ")
         self._check_training("after", "after timing: ")
-        self._audit(subject, witness, median(elapsed) / 1e9 if is_timed else 0.0, ratios)
+        self._audit(subject, calls.witness, median(calls.elapsed_ns) / 1e9 if is_timed else 0.0, ratios)
 
     def threads_not_held(self) -> list[str]:
         """Pools of native libraries in this process that have another number of threads than the trial: `name: 4`."""

@@ -45,7 +45,7 @@ class Worker:
         self._ballast: deque[bytearray] = deque(maxlen=64)
         self._random = random.Random()  # not everybody's: a plugin may seed that
         self._timing: Timing | None = None
-        self._peaks: dict[str, float] = {}  # FLOP/s of a matrix product, by dtype
+        self._peaks: dict[tuple[str, int], float] = {}  # FLOP/s of a matrix product, by dtype and threads
         self._memory: PeakMemory | None = None
 
     @cached_property
@@ -444,9 +444,12 @@ class Worker:
         """What NumPy's matrix product attains in this process, in FLOP/s; None where sessions run elsewhere."""
         from harness.engine.audit import peak_flops_per_s
 
-        if options.device == "cpu" and options.dtype not in self._peaks:
-            self._peaks[options.dtype] = peak_flops_per_s(options.dtype, options.threads)
-        return self._peaks.get(options.dtype)
+        if options.device != "cpu":
+            return None
+        of = options.dtype, options.threads
+        if of not in self._peaks:
+            self._peaks[of] = peak_flops_per_s(*of)
+        return self._peaks[of]
 
     def _variant(
         self,
