@@ -35,13 +35,17 @@ class Limits:
         by_slice: the limit of every worker that found one; a slice has one worker a trial.
         is_capped: a worker sustained the highest load that is offered at all.
         least: the lowest load that was offered; NaN where none was.
+        refuted: the lowest load that was not sustained; NaN where none was.
         bound_s: what latencies were held against; NaN where no load was offered.
+        is_confirmed: limits were confirmed by longer probes.
     """
 
     by_slice: Mapping[int, Limit]
     is_capped: bool
     least: float
+    refuted: float
     bound_s: float
+    is_confirmed: bool
 
     @property
     def none_sustained(self) -> int:
@@ -107,7 +111,7 @@ def paired(own: Limits, base: Limits) -> CapacityRatio | None:
     mine, theirs = own.only(slices), base.only(slices)
     logs = [math.log(mine.by_slice[slice_].sustained / theirs.by_slice[slice_].sustained) for slice_ in slices]
     value = stats.unit_mean(logs, "slice")
-    return _on_steps(value, mine, theirs, estimates.coarseness(value, math.hypot(mine.step, theirs.step)))
+    return _on_steps(value, mine, theirs, estimates.coarseness(value, mine.step + theirs.step))
 
 
 def apart(own: Limits, base: Limits) -> CapacityRatio:
@@ -125,8 +129,8 @@ def _on_steps(value: stats.LogMean, own: Limits, base: Limits, of_pairs: float =
     because both sides of each were moved together from step to step, which the spread of either side does not show.
     """
     steps = [fmean(limit.step for limit in side.by_slice.values()) for side in (own, base)]
-    of_sides = math.hypot(own.coarseness, base.coarseness)
-    coarseness = math.hypot(max(of_sides, of_pairs), (steps[0] - steps[1]) / 2)
+    of_sides = own.coarseness + base.coarseness
+    coarseness = max(of_sides, of_pairs) + abs(steps[0] - steps[1]) / 2 / estimates.ONE_SIDED
     return CapacityRatio(stats.widened(value, coarseness), coarseness)
 
 
@@ -189,7 +193,10 @@ def _limits(rows: list[dict[str, Any]]) -> Limits:
     found = {slice_: limit for slice_, limit in known.items() if limit is not None}
     is_capped = any(row["is_capped"] for row in _at_limits(rows, found))
     bound_s = rows[0]["bound_s"] if rows else math.nan
-    return Limits(found, is_capped, min(map(estimates.amount, rows), default=math.nan), bound_s)
+    refuted = [row for row in rows if row["verdict"] == estimates.NOT_SUSTAINED]
+    least, least_refuted = (min(map(estimates.amount, own), default=math.nan) for own in (rows, refuted))
+    is_confirmed = any(row.get("is_confirmation") for row in rows)
+    return Limits(found, is_capped, least, least_refuted, bound_s, is_confirmed)
 
 
 def _row(trial: dict[str, Any], rows: list[dict[str, Any]], own: Limits) -> dict[str, Any]:

@@ -225,7 +225,8 @@ def compare_pairs(
     own: dict[Places, list[Row]] = {places: [] for places in pairs}
     for (_, places), row in zip(shown, rows, strict=True):
         own[places].append(row)
-    return {places: replace(each, rows=tuple(own[places])) for places, each in pairs.items()}
+    notes = {places: tuple(note for note in each.notes if note != NO_CANARY) for places, each in pairs.items()}
+    return {places: replace(pairs[places], rows=tuple(own[places]), loads=(), notes=notes[places]) for places in pairs}
 
 
 def compare_sides(base: Side, new: Side, allow_different: bool = False) -> Comparison:
@@ -451,7 +452,7 @@ def _more(row: Row, max_slowdown: float, planned: tuple[int, ...]) -> str:
     if math.isnan(error):
         return "one observation has no interval: take at least two on each side"
     sampled = replace(slowdown, standard_error=math.sqrt(max(0.0, error**2 - stays**2)))
-    half = NormalDist().inv_cdf((1 + stats.CONFIDENCE) / 2) * stays
+    half = math.hypot(NormalDist().inv_cdf((1 + stats.CONFIDENCE) / 2) * drift, estimates.ONE_SIDED * row.coarseness)
     left = math.sqrt(max(0.0, (slowdown.mean - math.log1p(max_slowdown)) ** 2 - half**2))
     if not left and row.coarseness > drift:
         coarse = f"a search that tells loads apart by no less: lower {row.point.scenario}.precision"

@@ -48,7 +48,8 @@ def comparison_document(comparisons: Sequence[Comparison], intervals: bool) -> D
         remarks = [", ".join(f"{name} is {path}" for name, path in sides.items()) + "."]
         same = f"the same is within {100 * comparisons[0].tolerance:g} %"
         ratio = "NEW / BASE is" if len(names) == 1 else "NEW 1 / BASE and so on are each"
-        remarks.append(f"{ratio} a ratio of latencies with its 95 % interval: below 1, NEW is faster; {same}.")
+        if any(each.rows for each in comparisons):
+            remarks.append(f"{ratio} a ratio of latencies with its 95 % interval: below 1, NEW is faster; {same}.")
     else:
         longest = max(map(len, names), default=0)
         remarks = [f"{name:<{max(4, longest)}} {path}" for name, path in sides.items()]

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import NormalDist, fmean
 from typing import Any
 
 from harness import stats
 
+ONE_SIDED = NormalDist().inv_cdf(stats.CONFIDENCE)  # standard errors
 Key = tuple[int, int, int]  # slice, process, instance
 SUSTAINED, NOT_SUSTAINED, REFUSED = "sustained", "not sustained", "refused"  # of a load that was offered
+GENERATOR_LATE = "the load generator was late"  # how the reason begins where that is why there is no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +99,14 @@ def worker_limit(rows: Sequence[Mapping[str, Any]]) -> Limit | None:
 def coarseness(value: stats.LogMean, step: float) -> float:
     """What a mean over workers' limits is less certain by than their spread says, because limits lie on steps.
 
-    A true limit lies anywhere within a step, whose variance is step² / 12. If workers' steps lie differently, or their
-    true limits do, this is in their spread already, and the mean of many is better than one step. What the spread lacks
-    of it may be the same in every worker, as where all stopped at one load: that part no further worker lessens.
+    A true limit lies anywhere within a step, so up to half a step from its middle. Where workers' steps lie
+    differently, or their true limits differ by a step, the mean of many is better than that. Where all stopped at one
+    load, or at two beside each other, all may be off by as much, and no further worker lessens it. So half a step is a
+    bound of the error, in full if the limits do not spread at all, and less the nearer their variance is to step² / 3,
+    which is more than two loads beside each other can have. As a standard error it is that which reaches the bound at
+    the level of a gate.
 
-    Source: Bennett, "Spectra of quantized signals", 1948 (the variance). That the missing part is shared is this
-    harness's own rule; its tests simulate how often intervals hold.
+    Source: this harness's own rule; its tests simulate how often intervals hold and gates pass what they should not.
 
     Args:
         value: the mean over workers.
@@ -112,7 +116,8 @@ def coarseness(value: stats.LogMean, step: float) -> float:
         a standard error to widen by; a natural logarithm.
     """
     seen = value.standard_error**2 * value.units
-    return math.sqrt(max(0.0, step**2 / 12 - seen))
+    missing = math.sqrt(max(0.0, 1 - 3 * seen / step**2)) if step else 0.0
+    return missing * step / 2 / ONE_SIDED
 
 
 def amount(row: Mapping[str, Any]) -> float:

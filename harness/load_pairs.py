@@ -22,8 +22,9 @@ def matched_loads(
     absent = []
     for point, against in points.items():
         old, young = base.loads.get(against), new.loads.get(point)
-        if old and young and old.served and young.served and old.terms != young.terms:
-            absent.append(Difference(str(point), old.terms, young.terms, UNDECIDED))
+        terms = _terms(old, young) if old and young else ("", "")
+        if old and old.served and len(set(terms)) > 1:
+            absent.append(Difference(str(point), *terms, UNDECIDED))
         elif old and young and old.end == young.end == OK:
             pairs.append((point, old, young))
         else:
@@ -32,12 +33,25 @@ def matched_loads(
     return pairs, absent
 
 
+def _terms(old: Load, young: Load) -> tuple[str, str]:
+    """By what both were judged; nothing where NEW was not."""
+    if young.trial["status"] != OK and not young.is_late:
+        return "", ""
+    limits = (old.limits, young.limits)
+    is_told = all(own.by_slice for own in limits) and len({own.is_confirmed for own in limits}) > 1
+    theirs, own = ("" if own.is_confirmed or not is_told else ", not confirmed" for own in limits)
+    return old.terms + theirs, young.terms + own
+
+
 def _outcome(old: Load | None, young: Load | None) -> str:
     """What a gate makes of limits that cannot be compared; nothing where BASE never had one."""
     if not old or not old.served:
         return ""
-    is_open = old.is_late or (young and young.served)
-    return UNDECIDED if is_open else FAIL
+    if old.is_late or (young and young.served):
+        return UNDECIDED
+    carried = min((limit.sustained for limit in old.limits.by_slice.values()), default=0.0)
+    is_untried = young and young.trial["status"] == OK and young.limits.least > carried
+    return UNDECIDED if is_untried else FAIL  # NEW was offered nothing as low as what a worker of BASE carried
 
 
 def offered_otherwise(base: Side, new: Side) -> tuple[Difference, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -95,15 +96,15 @@ class Load:
             return "no worker found its limit"
         if own.none_sustained:
             workers = f"{own.none_sustained} of {len(own.by_slice)} workers"
-            return f"{workers} sustained nothing, down to {three_digits(own.least)} {unit}"
+            return f"{workers} sustained nothing, down to {three_digits(own.refuted)} {unit}"
         if own.is_open:
-            return f"at least {three_digits(max(limit.sustained for limit in own.by_slice.values()))} {unit}"
+            return f"at least {three_digits(math.exp(own.mean.mean))} {unit}"
         return OK
 
     @property
     def is_late(self) -> bool:
         """Was the generator late in every worker, so that nothing is known of what was served?"""
-        return not self.limits.by_slice and self.limits.least > 0 and self.trial["status"] in (OK, "failed")
+        return self.trial["status"] == "failed" and str(self.trial["reason"]).startswith(estimates.GENERATOR_LATE)
 
     @property
     def served(self) -> bool:

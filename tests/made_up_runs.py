@@ -210,7 +210,7 @@ def write_loads(
 
     Args:
         found: by variant and slice; of a slice without probes nothing is known.
-        ends: how a model's load trial ended, where that is not ok.
+        ends: how a model's load trial ended, where that is not ok: a status, or `status: reason`.
         canary: what it took, in seconds, in a worker that timed latencies; one a slice.
         row: what else every load that was offered says, such as `bound_s`.
     """
@@ -222,8 +222,8 @@ def write_loads(
         trials.append(trial_row(f"{number:04d}-load", "load", variant, **own))
         rows = [each for slice_, probes in slices.items() for each in load_rows(slice_, probes, scenario, **row or {})]
         kept.append({"trial": f"{number:04d}-parity", "status": "ok", "reason": ""})
-        status = (ends or {}).get(variant.partition("@")[0], "ok")
-        kept.append({"trial": f"{number:04d}-load", "status": status, "reason": "", "loads": rows})
+        status, _, reason = (ends or {}).get(variant.partition("@")[0], "ok").partition(": ")
+        kept.append({"trial": f"{number:04d}-load", "status": status, "reason": reason, "loads": rows})
     facts = {"name": "made up", "baselines": {"lstm": "a@r"}, "floors": [], "plugins": [], "environment": ENVIRONMENT}
     for planned in trials:
         for column in ("status", "reason", "log"):

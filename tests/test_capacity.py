@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from made_up_runs import ENVIRONMENT, Probe, load_rows, probes_of, write_loads
 from scipy import stats as scipy_stats
 
-from harness.estimates import NOT_SUSTAINED, REFUSED, SUSTAINED, highest_load
+from harness.estimates import NOT_SUSTAINED, ONE_SIDED, REFUSED, SUSTAINED, highest_load
 from harness.report import write_report
 from harness.store import Run, RunFolder, load
 from harness.tables import records
@@ -28,7 +29,7 @@ FIVE = {slice_: probes_of(limit) for slice_, limit in enumerate([98.0, 100.0, 10
 def test_the_capacity_is_the_geometric_mean_of_what_each_worker_sustained_with_its_interval(tmp_path: Path) -> None:
     (row,) = records(write(tmp_path / "run", {"a@r": FIVE}).capacity)
     logs = [math.log(limit) for limit in (98.0, 100.0, 101.0, 103.0, 99.0)]
-    mean, error = sum(logs) / 5, scipy_stats.sem(logs)
+    mean, error = sum(logs) / 5, math.hypot(scipy_stats.sem(logs), coarse(logs, STEP))
     low, high = scipy_stats.t.interval(0.95, 4, mean, error)
     found = [row[name] for name in ("capacity", "capacity_low", "capacity_high")]
     assert found == pytest.approx([math.exp(mean), math.exp(low), math.exp(high)])
@@ -55,7 +56,8 @@ def test_a_ratio_is_paired_by_slice_so_that_what_the_slice_does_to_both_cancels(
     own = [0.96, 0.98, 1.0, 1.02, 1.04]
     _, row = records(write(tmp_path / "run", {"a@r": FIVE, "b@r": scaled(2.0, own)}).capacity)
     logs = [math.log(2.0 * each) for each in own]
-    low, high = scipy_stats.t.interval(0.95, 4, sum(logs) / 5, scipy_stats.sem(logs))
+    error = math.hypot(scipy_stats.sem(logs), coarse(logs, 2 * STEP))
+    low, high = scipy_stats.t.interval(0.95, 4, sum(logs) / 5, error)
     assert ends(row) == pytest.approx((math.exp(sum(logs) / 5), math.exp(low), math.exp(high)))
     assert row["verdict"] == "carries more"
 
@@ -63,15 +65,21 @@ def test_a_ratio_is_paired_by_slice_so_that_what_the_slice_does_to_both_cancels(
 STEP = math.log(1.04)  # of all searches here
 
 
+def coarse(logs: Sequence[float], step: float) -> float:
+    """Half a step as a standard error, less what limits spread of a third of its square."""
+    spread = float(np.var(logs, ddof=1))
+    return math.sqrt(max(0.0, 1 - 3 * spread / step**2)) * step / 2 / ONE_SIDED
+
+
 def test_pairs_that_agree_are_no_surer_than_the_steps_of_the_search_allow(tmp_path: Path) -> None:
     _, row = records(write(tmp_path / "run", {"a@r": FIVE, "b@r": scaled(2.0)}).capacity)
-    half = math.exp(scipy_stats.t.ppf(0.975, 4) * STEP * math.sqrt(2 / 12))
+    half = math.exp(scipy_stats.t.ppf(0.975, 4) * STEP / ONE_SIDED)
     assert ends(row) == pytest.approx((2.0, 2.0 / half, 2.0 * half))
 
 
 def test_workers_that_all_stopped_at_one_load_are_no_surer_of_it_than_its_step_allows(tmp_path: Path) -> None:
     (row,) = records(write(tmp_path / "run", {"a@r": {slice_: probes_of(100.0) for slice_ in FIVE}}).capacity)
-    half = math.exp(scipy_stats.t.ppf(0.975, 4) * STEP / math.sqrt(12))
+    half = math.exp(scipy_stats.t.ppf(0.975, 4) * STEP / 2 / ONE_SIDED)
     assert (row["capacity_low"], row["capacity_high"]) == pytest.approx((100.0 / half, 100.0 * half))
 
 
@@ -97,7 +105,8 @@ def test_a_side_whose_steps_are_wider_is_told_too_low_and_the_interval_says_so(t
     wide = {slice_: probes_of(limit, 1.5) for slice_, limit in enumerate([60.0, 150.0, 100.0, 220.0, 45.0], start=1)}
     _, row = records(write(tmp_path / "run", {"a@r": FIVE, "b@r": wide}).capacity)
     logs = [math.log(one[2][0] / other[2][0]) for one, other in zip(wide.values(), FIVE.values(), strict=True)]
-    error = math.hypot(scipy_stats.sem(logs), (math.log(1.5) - STEP) / 2)
+    own = [math.log(probes[2][0]) for probes in FIVE.values()]
+    error = math.hypot(scipy_stats.sem(logs), coarse(own, STEP) + (math.log(1.5) - STEP) / 2 / ONE_SIDED)
     assert math.log(row["ratio_high"] / row["ratio"]) == pytest.approx(scipy_stats.t.ppf(0.975, 4) * error)
 
 
@@ -105,7 +114,7 @@ def test_slices_that_only_one_side_finished_are_in_its_capacity_and_in_no_ratio(
     cut_short = {**scaled(1.0, [1.0, 9.0, 1.0, 1.0, 1.0]), 2: [(100.0, SUSTAINED), (200.0, REFUSED)]}
     a, b = records(write(tmp_path / "run", {"a@r": FIVE, "b@r": cut_short}).capacity)
     assert (a["workers"], b["workers"], b["refused"]) == (5, 4, 1)
-    half = math.exp(scipy_stats.t.ppf(0.975, 3) * STEP * math.sqrt(2 / 12))
+    half = math.exp(scipy_stats.t.ppf(0.975, 3) * STEP / ONE_SIDED)
     assert ends(b) == pytest.approx((1.0, 1 / half, half))
 
 
@@ -165,7 +174,7 @@ def test_the_report_says_how_many_streams_a_core_carries_and_how_fast_a_chunk_is
     text = (write_report(run.path).path / "report.md").read_text(encoding="utf-8")
     assert "a chunk of 5 steps each 50 ms" in text
     assert (
-        "| b@r | t | 100 (97.8–103) | 1.00× (0.96–1.04) | undecided | 100 | 1 % | 3 ms | 6 ms | 0.01 | 0 of 20 |"
+        "| b@r | t | 100 (97.6–103) | 1.00× (0.94–1.06) | undecided | 100 | 1 % | 3 ms | 6 ms | 0.01 | 0 of 20 |"
         in text
     )
     assert "| a@r | t | stream | 1 | 1 | 49 streams | 700 |" in text

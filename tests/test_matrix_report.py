@@ -7,17 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_up_runs import ENVIRONMENT, Timed, five, write_run
+from made_up_runs import ENVIRONMENT, Timed, five, probes_of, write_loads, write_run
 from test_matrix import A, B, attempt, run, took
 
 from harness import HarnessError
 from harness.attempts import MEASURED, NOT_IMPORTED, write_attempt
 from harness.cli import main
+from harness.compare import compare_all
 from harness.comparing import tell_matrix
 from harness.document import document_markdown
 from harness.history import EVERYTHING
-from harness.matrix import Matrix, matrix
+from harness.matrix import Matrix, matrix, measured
 from harness.matrix_report import matrix_document, matrix_lines
+from harness.store import load
 
 
 def markdown(found: Matrix, left_out: dict[Path, str] | None = None) -> str:
@@ -119,6 +121,18 @@ def test_what_was_not_measured_names_its_setting_where_there_are_several(tmp_pat
 
 def test_one_version_that_changed_needs_no_warning(tmp_path: Path) -> None:
     assert "versions changed" not in markdown(matrix(took(tmp_path, {"1": 0.001, "2": 0.001}), []))
+
+
+def test_of_loads_which_are_left_out_nothing_is_said(tmp_path: Path) -> None:
+    runs = []
+    for version in ("1", "2"):
+        facts = ENVIRONMENT | {"started_utc": "2026-01-01T00:00:00+00:00", "versions": {"lib": version}}
+        loads = {"a@r": {slice_: probes_of(100.0) for slice_ in range(1, 6)}}
+        path = write_loads(tmp_path / version, loads, canary=[1e-4] * 5, environment=facts)
+        runs.append(measured(load(path), None))
+    (noted,) = compare_all(runs[0].side, [runs[1].side])
+    assert any("while loads are offered" in note for note in noted.notes)
+    assert "while loads are offered" not in markdown(matrix(runs, []))
 
 
 def test_what_numpy_does_to_the_canary_is_said(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class Loads:
         late = [row["generator_p99_s"] for row in rows if row["verdict"] == estimates.REFUSED]
         return Outcome(
             "failed",
-            f"the load generator was late in {len(late)} of {len(rows)} probes, at its p99 by up to "
+            f"{estimates.GENERATOR_LATE} in {len(late)} of {len(rows)} probes, at its p99 by up to "
             f"{max(late, default=0.0):.2g} s where {rows[0]['bound_s']:.2g} s are the bound, so no limit was found: "
             "the machine is too busy; try again when it is quiet, or with a larger bound",
         )
