@@ -25,6 +25,7 @@ from harness.contract import (
     MOST_NAME,
     MOST_REASON,
     NAME,
+    Accelerator,
     Architecture,
     HarnessError,
     LayerSize,
@@ -40,7 +41,7 @@ from harness.contract import (
 )
 
 OF_A_RUN = ("model", "runtime", "task")  # what is planned
-KINDS = (*OF_A_RUN, "report format")  # of what a plugin gives
+KINDS = (*OF_A_RUN, "report format", "accelerator")  # of what a plugin gives
 PLUGINS_VARIABLE = "HARNESS_PLUGINS"
 OWN_MODEL_VARIABLE, OWN_MODEL = "HARNESS_OWN_MODEL", "own-model"  # see `harness.own_model`; its plugin's name
 CONTRACT_ATTRIBUTE = "harness_contract"  # of a plugin's module: the version of the contract it is written for
@@ -62,7 +63,7 @@ class Plugin:
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing a plugin gives: a `Model`, `Runtime`, `Task` or `ReportFormat`."""
+    """One thing a plugin gives: a `Model`, `Runtime`, `Task`, `ReportFormat` or `Accelerator`."""
 
     kind: str
     name: str
@@ -123,6 +124,11 @@ class Catalog:
     def task(self, name: str) -> Task:
         """The task of that name; raises HarnessError as `entry` does."""
         value: Task = self.entry("task", name).value
+        return value
+
+    def accelerator(self, name: str) -> Accelerator:
+        """The accelerator of that name; raises HarnessError as `entry` does."""
+        value: Accelerator = self.entry("accelerator", name).value
         return value
 
     def report_format(self, name: str) -> ReportFormat:
@@ -216,9 +222,9 @@ def load_plugin(plugin: Plugin, point: EntryPoint) -> tuple[Plugin, list[Entry]]
             for values in getattr(pm.hook, f"harness_{kind.replace(' ', '_')}s")():
                 given += [make_entry(kind, value, plugin) for value in islice(values, MOST_ENTRIES + 1)]
                 if len(given) > MOST_ENTRIES:
-                    raise HarnessError(f"it gives more than {MOST_ENTRIES} models, runtimes, tasks and report formats")
+                    raise HarnessError(f"it gives more than {MOST_ENTRIES} {', '.join(f'{kind}s' for kind in KINDS)}")
         if not given:
-            raise HarnessError("it gives no model, runtime, task or report format")
+            raise HarnessError(f"it gives no {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # importing a stranger's module may raise anything
@@ -277,6 +283,7 @@ def make_entry(kind: str, value: Any, plugin: Plugin) -> Entry:
         HarnessError: it is not what its kind needs; one line that says what is.
     """
     checks = {"model": _check_model, "runtime": _check_runtime, "task": _check_task, "report format": _check_format}
+    checks["accelerator"] = _check_accelerator
     checks[kind](value)
     return Entry(kind, value.name, value, plugin)
 
@@ -338,6 +345,8 @@ def _check_runtime(runtime: Any) -> None:
         who,
         "compute_dtype is of a runtime that does not train, for accuracy is held against a trainer's",
     )
+    needs = getattr(runtime, "needs_accelerator", False)
+    _require(isinstance(needs, bool), who, "needs_accelerator must be True or False, or not be there")
     for name in ("open", *(("open_trainer", "initial_weights") if isinstance(runtime, Trainable) else ())):
         _require(callable(getattr(runtime, name)), who, f"{name} must be callable")
 
@@ -370,6 +379,14 @@ def _check_format(report_format: Any) -> None:
     who = f"report format '{report_format.name}'"
     _require(isinstance(report_format.description, str), who, "description must be a text")
     _require(callable(report_format.write), who, "write must be callable")
+
+
+def _check_accelerator(accelerator: Any) -> None:
+    _check_type(accelerator, Accelerator)
+    _check_name("accelerator name", accelerator.name)
+    who = f"accelerator '{accelerator.name}'"
+    _require(isinstance(accelerator.description, str), who, "description must be a text")
+    _require(callable(accelerator.open), who, "open must be callable")
 
 
 def _check_type(value: Any, expected: type) -> None:

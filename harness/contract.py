@@ -212,6 +212,65 @@ class Session(Protocol):
         """Free what the session holds."""
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """What a device says of itself at one moment; None where it does not.
+
+    Attributes:
+        clock_mhz, memory_clock_mhz: its processors' and its memory's clock, in MHz.
+        temperature_c: in degrees Celsius.
+        power_w: what it draws, in watts.
+        throttling: why its clock is held down, in the system's own words with commas between; empty if it is not.
+    """
+
+    clock_mhz: float | None = None
+    memory_clock_mhz: float | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+    throttling: str | None = None
+
+
+class Device(Protocol):
+    """A device that may work on after a call has returned, and has a clock of its own.
+
+    One of these stands around the calls of every session that is timed on the device, whatever its runtime is.
+    """
+
+    def drain(self) -> None:
+        """Wait until it has finished all that it was given, by whomever and in whatever queue."""
+
+    def mark(self) -> Any:
+        """A moment on its clock: when it gets there. Of a drained device that is now."""
+
+    def elapsed_ns(self, begin: Any, end: Any) -> int:
+        """Nanoseconds of its clock from one mark to a later one; waits for that."""
+
+    def evict(self) -> None:
+        """Leave nothing in its caches that a session has put there. It need not wait."""
+
+    def state(self) -> DeviceState:
+        """What it says of itself now. Called while nothing is timed."""
+
+    def energy_j(self) -> float | None:
+        """Joules that it has used since some moment; None where it does not count them."""
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """Devices beside the host's processor: how to wait for them, and to read their clock.
+
+    Attributes:
+        name: unique among all plugins, for example `torch-accelerator`.
+        description: one line for `harness list`.
+        open: `open(device)` gives the `Device` of that name, such as `cuda:1`. Called in a worker that is going to
+            time there. Raises Unsupported where that is none of these, or is not here.
+    """
+
+    name: str
+    description: str
+    open: Callable[[str], Device]
+
+
 class Runtime(Protocol):
     """Software that executes models.
 
@@ -223,6 +282,8 @@ class Runtime(Protocol):
             sessions take and give float32 all the same. They may be off by what that format is worth
             (`harness.rounding`), and their accuracy is compared with that of the variant that trained the weights; so
             such a runtime does not train.
+        needs_accelerator: optional: True of a runtime that has nothing to run on a CPU. There it is planned only if it
+            is asked for by its name.
     """
 
     @property
@@ -238,6 +299,11 @@ class Runtime(Protocol):
         Raises:
             Unsupported: the model, device or dtype is not for this runtime.
         """
+
+
+def needs_accelerator(runtime: Runtime) -> bool:
+    """Whether a runtime has nothing to run on a CPU."""
+    return bool(getattr(runtime, "needs_accelerator", False))
 
 
 def compute_dtype(runtime: Runtime, dtype: str) -> str:

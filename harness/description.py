@@ -10,6 +10,7 @@ from harness.architectures import BUILT_IN
 from harness.catalog import Catalog, Entry, Plugin, computes_nothing, make_entry
 from harness.contract import (
     MOST_REASON,
+    Accelerator,
     Architecture,
     HarnessError,
     LayerSize,
@@ -18,6 +19,7 @@ from harness.contract import (
     ReportFormat,
     Task,
     Trainable,
+    needs_accelerator,
     one_line,
     printable,
 )
@@ -36,8 +38,9 @@ def _facts(kind: str, value: Any) -> dict[str, Any]:
         return facts | shown | {"architecture": _architecture_facts(value.architecture)}
     if kind == "runtime":
         facts |= {"frameworks": sorted(value.frameworks), "trains": isinstance(value, Trainable)}
+        facts |= {"needs_accelerator": needs_accelerator(value)}
         return facts | {"compute_dtype": getattr(value, "compute_dtype", None)}
-    if kind == "report format":
+    if kind in ("report format", "accelerator"):
         return facts
     shown = {name: getattr(value, name) for name in ("kind", "input_size", "time", "outputs", "ragged")}
     return facts | {"task": shown, "recipe": asdict(value.recipe)}
@@ -103,6 +106,7 @@ def _architecture(
 def _entry(plugin: Plugin, kind: str, name: Any, description: Any, **facts: Any) -> Entry:
     make: Mapping[str, Callable[..., Any]]
     make = {"model": _model, "runtime": _runtime, "task": _task, "report format": _report_format}
+    make |= {"accelerator": _accelerator}
     return make_entry(kind, make[kind](name, printable(description), **facts), plugin)
 
 
@@ -115,9 +119,16 @@ def _model(
     )
 
 
-def _runtime(name: Any, description: str, frameworks: Any, trains: Any, compute_dtype: Any = None) -> Any:
+def _runtime(
+    name: Any,
+    description: str,
+    frameworks: Any,
+    trains: Any,
+    compute_dtype: Any = None,
+    needs_accelerator: Any = False,
+) -> Any:
     kind = _TrainableStandIn if trains else _RuntimeStandIn
-    return kind(name, frozenset(frameworks), description, compute_dtype)
+    return kind(name, frozenset(frameworks), description, compute_dtype, needs_accelerator)
 
 
 def _task(name: Any, description: str, task: Any, recipe: Any) -> Task:
@@ -126,6 +137,10 @@ def _task(name: Any, description: str, task: Any, recipe: Any) -> Task:
 
 def _report_format(name: Any, description: str) -> ReportFormat:
     return ReportFormat(name, description, _in_workers_only)
+
+
+def _accelerator(name: Any, description: str) -> Accelerator:
+    return Accelerator(name, description, _in_workers_only)
 
 
 def _in_workers_only(*_: Any, **__: Any) -> Any:
@@ -151,6 +166,7 @@ class _RuntimeStandIn:
     frameworks: frozenset[str]
     description: str
     compute_dtype: str | None
+    needs_accelerator: bool
 
     def open(self, *_: Any, **__: Any) -> Any:
         _in_workers_only()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from harness.contract import Model, ReportFormat, Runtime, Task
+from harness.contract import Accelerator, Model, ReportFormat, Runtime, Task
 
 ENTRY_POINT_GROUP = "harness"
 
@@ -35,4 +35,10 @@ def harness_tasks() -> Iterable[Task]:
 @hookspec
 def harness_report_formats() -> Iterable[ReportFormat]:
     """The report formats this plugin gives."""
+    raise NotImplementedError
+
+
+@hookspec
+def harness_accelerators() -> Iterable[Accelerator]:
+    """The accelerators whose clock this plugin reads."""
     raise NotImplementedError

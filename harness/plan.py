@@ -19,6 +19,7 @@ from harness.contract import (
     Task,
     Trainable,
     compute_dtype,
+    needs_accelerator,
 )
 from harness.suite import Suite, override
 
@@ -378,7 +379,11 @@ def _shapes(suite: Suite, task: Task, scenario: str) -> list[tuple[int, int]]:
 def _pairs(suite: Suite, catalog: Catalog) -> list[tuple[Model, Runtime]]:
     """The models and runtimes that fit each other."""
     models = [catalog.model(name) for name in _pick(catalog, "model", suite.models)]
-    runtimes = [catalog.runtime(name) for name in _pick(catalog, "runtime", suite.runtimes)]
+    runtimes = [
+        runtime
+        for runtime in map(catalog.runtime, _pick(catalog, "runtime", suite.runtimes))
+        if suite.device != "cpu" or not needs_accelerator(runtime) or runtime.name in suite.runtimes
+    ]
     _check_architectures(models)
     pairs = [(model, runtime) for model in models for runtime in runtimes if model.framework in runtime.frameworks]
     if not pairs:
