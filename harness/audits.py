@@ -23,7 +23,7 @@ AUDITS = {
     "fetch": "prepare and fetch, outside the compute window, do not do the work",
     "repeats": "the same input again is not faster than a fresh one",
     "bound": "no call is faster than its matrix products can be on this processor",
-    "clock": "the worker's clock runs as fast as the engine's",
+    "clock": "the worker's clock runs as fast as the engine's, and a device's as fast as the worker's",
     "rest": "nothing works on after the calls have returned",
 }
 OUTPUTS_FACTOR = 4.0  # times parity's limit: rounding differs between inputs, and what is meant to be found is gross
@@ -56,6 +56,7 @@ class Evidence:
         changed_inputs: how many of their inputs were not as before.
         worker_s: how long the whole request took by the worker's clock.
         engine_s: and how long by the engine's.
+        host_s: median of the counted calls by the host's clock, where a device's times them; None elsewhere.
     """
 
     compute_s: float
@@ -68,6 +69,7 @@ class Evidence:
     changed_inputs: int = 0
     worker_s: float = 0.0
     engine_s: float = 0.0
+    host_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,4 +198,8 @@ def _clock(evidence: Sequence[Evidence]) -> Finding:
     seen, waited = sum(own.worker_s for own in evidence), sum(own.engine_s for own in evidence)
     least = CLOCK_SHARE * waited - CLOCK_SECONDS
     text = f"the worker's clock counted {seen:.2g} s while {waited:.2g} s passed"
+    for own in evidence:
+        if own.host_s is not None and own.compute_s < CLOCK_SHARE * own.host_s - DEVICE_SECONDS:
+            text = f"the device's clock counted {own.compute_s:.2g} s a call while {own.host_s:.2g} s passed"
+            return Finding("clock", own.compute_s, CLOCK_SHARE * own.host_s - DEVICE_SECONDS, text)
     return Finding("clock", seen, least, text if seen < least else "")

@@ -222,7 +222,8 @@ def load_plugin(plugin: Plugin, point: EntryPoint) -> tuple[Plugin, list[Entry]]
             for values in getattr(pm.hook, f"harness_{kind.replace(' ', '_')}s")():
                 given += [make_entry(kind, value, plugin) for value in islice(values, MOST_ENTRIES + 1)]
                 if len(given) > MOST_ENTRIES:
-                    raise HarnessError(f"it gives more than {MOST_ENTRIES} {', '.join(f'{kind}s' for kind in KINDS)}")
+                    kinds = ", ".join(f"{kind}s" for kind in KINDS[:-1])
+                    raise HarnessError(f"it gives more than {MOST_ENTRIES} {kinds} and {KINDS[-1]}s")
         if not given:
             raise HarnessError(f"it gives no {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     except KeyboardInterrupt:

@@ -217,12 +217,14 @@ class DeviceState:
     """What a device says of itself at one moment; None where it does not.
 
     Attributes:
+        name: what it is called, by model.
         clock_mhz, memory_clock_mhz: its processors' and its memory's clock, in MHz.
         temperature_c: in degrees Celsius.
         power_w: what it draws, in watts.
         throttling: why its clock is held down, in the system's own words with commas between; empty if it is not.
     """
 
+    name: str | None = None
     clock_mhz: float | None = None
     memory_clock_mhz: float | None = None
     temperature_c: float | None = None

@@ -11,6 +11,7 @@ PARITY_SECONDS = 5.0  # of one variant: a fresh worker, its framework imported, 
 START_SECONDS = 3.0  # of one worker that times
 POINT_SECONDS = 0.12  # of one point in one instance: opening, checking twice, and what is no measuring
 MEASURED_SHARE = 3.0  # of `latency.seconds`: a warm-up and two boundaries, each about as long
+COLD_SECONDS = 3.0  # of one point in one instance, where caches of some 250 MiB are emptied before every call
 PROBES = 8.0  # of a worker that looks for its limit, some of them overloaded and so longer
 CONFIRMATIONS = 2.0  # of a server's worker after that
 
@@ -25,11 +26,12 @@ def latency_seconds(plan: Plan) -> float:
         if trial.kind in ("latency", "calibration"):
             settings.setdefault(trial.setting, []).append(trial)
     latency = plan.suite.latency
+    point = POINT_SECONDS + MEASURED_SHARE * latency.seconds + COLD_SECONDS * latency.cold_cache
     total = 0.0
     for trials in settings.values():
         workers = {(trial.variant.runtime, trial.variant.python) for trial in trials}
         points = latency.instances * len(trials)
-        slice_seconds = len(workers) * START_SECONDS + points * (POINT_SECONDS + MEASURED_SHARE * latency.seconds)
+        slice_seconds = len(workers) * START_SECONDS + points * point
         total += min(latency.most_slices * slice_seconds, latency.budget_seconds + slice_seconds)
     return total
 
@@ -82,4 +84,5 @@ def _what(trial: Trial) -> str:
     if trial.scenario is None:
         return "the grid and every shape that is timed"
     twin = f", twin {trial.twin}" if trial.twin else ""
-    return f"{trial.scenario}, batch {trial.batch}, time {trial.time}{twin}"
+    caches = f", {trial.caches} caches" if trial.caches else ""
+    return f"{trial.scenario}, batch {trial.batch}, time {trial.time}{caches}{twin}"

@@ -43,7 +43,7 @@ THREADS = "Threads were not what a benchmark says, in these pools: {}."
 EXPORTED = (
     "This is an export of rnn-harness: processes are not read from it, and estimates differ; the run itself has them."
 )
-SHAPE = ("scenario", "batch", "time")
+SHAPE = ("scenario", "batch", "time", "caches")
 COUNTS = ("threads", "input_size", "hidden_size", "num_layers", "batch", "time")
 SETTING = ("device", "dtype", "compute_dtype", "threads", "input_size", "hidden_size", "num_layers")
 AT = {"slice": 1, "process": 1, "instance": 1}  # where all calls were made: nobody knows more
@@ -261,9 +261,10 @@ def _benchmark(number: int, given: Any) -> Benchmark:
 
 def _told(params: Any) -> dict[str, Any]:
     """What a benchmark of the harness's own says was timed; nothing of any other, or if a value cannot be so."""
-    if not isinstance(params, dict) or set(params) != {own.name for own in fields(Point)} - {"variant"}:
+    params = {"caches": None} | params if isinstance(params, dict) else {}  # before there was another kind
+    if set(params) != {own.name for own in fields(Point)} - {"variant"} or params["caches"] not in (None, "cold"):
         return {}
-    texts = [params[name] for name in params if name not in COUNTS]
+    texts = [params[name] for name in params if name not in (*COUNTS, "caches")]
     is_whole = all(params[name] is None or _is_count(params[name]) for name in COUNTS)
     is_word = all(isinstance(text, str) and WORD.fullmatch(text) for text in texts)
     is_known = params["boundary"] in BOUNDARIES and params["scenario"] in get_args(Scenario)

@@ -143,6 +143,12 @@ SUITE_OPTIONS = (
     click.option("--num-layers", type=int, help="Likewise."),
     click.option("--seeds", type=int, help="Trainings per variant and task; 0 leaves accuracy out."),
     click.option(
+        "--cold-cache",
+        is_flag=True,
+        default=None,
+        help="Empty the caches before every timed call, of the processor or of the device.",
+    ),
+    click.option(
         "--precision",
         type=float,
         help="Stop at a planned look when half of every compute ratio's interval is at most this (0.01 is 1 %); "

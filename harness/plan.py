@@ -67,6 +67,7 @@ class Trial:
         trained_by: the variant whose training an accuracy trial is scored on; itself if it can train.
         scenario, batch, time: of a latency or load trial; batch is also an accuracy trial's training batch, and of a
             load trial the most that a call serves.
+        caches: of a latency trial: `cold` if the caches are emptied before every call, else None.
         baseline: of a latency or load trial: the label of the variant it is compared with.
         twin: of a calibration trial: which of the baseline's twins, from 1; else 0.
     """
@@ -86,6 +87,7 @@ class Trial:
     scenario: str | None = None
     batch: int | None = None
     time: int | None = None
+    caches: str | None = None
     baseline: str | None = None
     twin: int = 0
 
@@ -315,7 +317,8 @@ def _trials(
     for scenario in dict.fromkeys(suite.latency.scenarios):
         if _applies(scenario, task, model, runtime):
             for batch, time in _shapes(suite, task, scenario):
-                trials.append(replace(base, kind="latency", scenario=scenario, batch=batch, time=time))
+                point = replace(base, kind="latency", scenario=scenario, batch=batch, time=time)
+                trials.append(replace(point, caches="cold" if suite.latency.cold_cache else None))
     return trials + _loads(suite, task, base, model)
 
 
@@ -349,13 +352,17 @@ def _can_stream(model: Model) -> bool:
 
 
 def _check_use(suite: Suite, trials: Sequence[Trial]) -> None:
-    """Refuse scenarios of which nothing here has any, and a sweep that moves nothing."""
+    """Refuse scenarios of which nothing here has any, a sweep that moves nothing, and caches that stay warm."""
     planned, wanted = {trial.scenario for trial in trials}, [*suite.latency.scenarios, *suite.loads]
     if wanted and not planned & set(wanted):
         names = f"{', '.join(dict.fromkeys(wanted))} {'are' if len(wanted) > 1 else 'is'}"
         raise HarnessError(
             f"nothing to time: {names} for none of these variants on these tasks; choose others, or leave latency out "
             "with scenarios = []"
+        )
+    if any(trial.caches and trial.device == "cpu" and trial.threads > 1 for trial in trials):
+        raise HarnessError(
+            "--cold-cache: on the cpu the caches of one core can be emptied; leave it out, or --threads 1"
         )
     wide, long = {"offline", *RAGGED_SCENARIOS}, {"offline", "single-stream"}
     for key, points, meant in (("batch", suite.sweep.batch, wide), ("time", suite.sweep.time, long)):
@@ -386,6 +393,8 @@ def _pairs(suite: Suite, catalog: Catalog) -> list[tuple[Model, Runtime]]:
     ]
     _check_architectures(models)
     pairs = [(model, runtime) for model in models for runtime in runtimes if model.framework in runtime.frameworks]
+    if not runtimes:
+        raise HarnessError("nothing to run: these runtimes need an accelerator; name one, such as --device cuda")
     if not pairs:
         raise HarnessError(
             f"nothing to run: none of the runtimes {', '.join(r.name for r in runtimes)} "

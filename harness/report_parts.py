@@ -185,6 +185,11 @@ def _processes_table(run: Run) -> list[str]:
     def cores(values: pd.Series[Any]) -> str:
         return "; ".join(dict.fromkeys(str(value) for value in values.dropna() if value)) or NONE
 
+    def between(values: pd.Series[float], unit: str) -> str:
+        ends = dict.fromkeys(f"{value:.0f}" for value in (values.min(), values.max()))
+        return NONE if values.isna().all() else f"{' to '.join(ends)} {unit}"
+
+    is_on_device = run.processes["clock"].eq("device").any()
     rows = []
     processes = run.processes.assign(kind=run.processes["trial"].notna().map({False: "latency", True: "load"}))
     for (task, kind, runtime, python), own in processes.groupby(["task", "kind", "runtime", "python"], sort=False):
@@ -196,11 +201,22 @@ def _processes_table(run: Run) -> list[str]:
                 *(share(own[name].mean()) for name in ("disturbed_share", "other_busy_share", "steal_share")),
                 share(own["run_delay_s"].sum(min_count=1) / total),
                 *(count(own[name]) for name in ("involuntary_switches", "page_faults_major")),
+                *(
+                    (
+                        cores(own["device_name"]),
+                        between(own["device_clock_mhz"], "MHz"),
+                        between(own["device_temperature_c"], "°C"),
+                        cores(own["device_throttling"]),
+                    )
+                    if is_on_device
+                    else ()
+                ),
             ]
         )
     header = (
         *("task", "kind", "runtime", "cores", "processes", "time", "canary", "samples disturbed"),
         *("cores used by others", "steal", "waited for a core", "involuntary switches", "major faults"),
+        *(("device", "its clock", "its temperature", "its throttling") if is_on_device else ()),
     )
     return markdown_table(header, rows) if rows else []
 

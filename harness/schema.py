@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 RUN_FILE = "run.json"  # in a run's folder; it says which version wrote it
 UNKNOWN = "unknown"  # in a column of a trial that cannot be empty, of a run that was imported
 LARGEST_WHOLE = 2**53  # up to here a float can count
-READABLE_VERSIONS = (5, 6)  # an older run lacks what it could not know, and is read
+READABLE_VERSIONS = (5, 6, 7)  # an older run lacks what it could not know, and is read
 STATUSES = {
     "ok": "finished; its numbers stand",
     "wrong": "parity failed: it does not compute what its architecture says, so its latency is withheld; "
@@ -32,7 +32,7 @@ TRIAL_COLUMNS = [
     *("task_distribution", "task_distribution_version"),
     *("input_size", "hidden_size", "num_layers", "device", "dtype", "compute_dtype", "threads"),
     *("seed", "trained_by", "scenario"),
-    *("batch", "time", "baseline", "twin", "status", "reason", "log"),
+    *("batch", "time", "caches", "baseline", "twin", "status", "reason", "log"),
 ]
 PARITY_COLUMNS = [
     *("trial", "process", "moment", "case", "part", "rmse", "yardstick_rmse", "reference_rms", "max_abs_error"),
@@ -40,7 +40,7 @@ PARITY_COLUMNS = [
 ]
 COST_COLUMNS = [
     *("trial", "open_s", "import_s", "parameters", "batch", "time", "first_call_s", "export_s", "compile_s"),
-    *("model_bytes", "peak_memory_bytes", "peak_device_bytes", "flops", "energy_j"),
+    *("model_bytes", "peak_memory_bytes", "peak_device_bytes", "flops", "energy_j", "device_energy_j"),
 ]
 GRADIENT_COLUMNS = ["trial", "process", "what", "error", "allowed", "expected"]
 AUDIT_COLUMNS = ["trial", "process", "audit", "value", "allowed", "problem"]
@@ -57,15 +57,18 @@ PROCESS_COLUMNS = [
     *("canary_s", "overhead_s", "overhead_end_to_end_s", "disturbed_share"),
     *("run_delay_s", "involuntary_switches", "voluntary_switches", "steal_share", "other_busy_share"),
     *("page_faults_major", "page_faults_minor", "gc_collections", "frequency_mhz", "governor", "temperature_c"),
-    "cpus",
+    *("cpus", "clock", "device_name", "device_clock_mhz", "device_memory_clock_mhz", "device_temperature_c"),
+    *("device_power_w", "device_throttling"),
 ]
 MATRIX_COLUMNS = ["trial", "matrix", "rows", "columns"]
 MACHINE_COLUMNS = ["device", "dtype", "threads", "what", "working_set_bytes", "flops_per_s", "bytes_per_s"]
-TEXT_PROCESS_COLUMNS = ("task", "runtime", "python", "trial", "governor", "cpus")
+TEXT_PROCESS_COLUMNS = (
+    *("task", "runtime", "python", "trial", "governor", "cpus", "clock", "device_name", "device_throttling"),
+)
 NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in TEXT_PROCESS_COLUMNS]
 FLOAT_COLUMNS = {
     "parity": ["rmse", "yardstick_rmse", "reference_rms", "max_abs_error"],
-    "costs": ["open_s", "import_s", "export_s", "first_call_s", "compile_s", "flops", "energy_j"],
+    "costs": ["open_s", "import_s", "export_s", "first_call_s", "compile_s", "flops", "energy_j", "device_energy_j"],
     "gradients": ["error", "allowed", "expected"],
     "audits": ["value", "allowed"],
     "scores": ["score", "trivial_score", "trainer_score"],

@@ -50,13 +50,14 @@ class Point:
     scenario: str | None
     batch: int | None
     time: int | None
+    caches: str | None = None
     boundary: str = ""
 
     @property
     def shape(self) -> str:
-        """The scenario with batch and time: `offline 32×8`."""
+        """The scenario with batch and time: `offline 32×8`, and `cold caches` where they are emptied."""
         known = [str(value) for value in (self.batch, self.time) if value is not None]
-        return joined(self.scenario, "×".join(known), by=" ") or "samples"
+        return joined(self.scenario, "×".join(known), self.caches and f"{self.caches} caches", by=" ") or "samples"
 
     @property
     def setting(self) -> str:
@@ -241,7 +242,8 @@ def _facts(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     facts = run.environment | {"os family": (run.environment.get("os") or "").split("-")[0] or None}  # `Linux`
     changing = software(facts) | {f"latency.{name}": value for name, value in sampling(run).model_dump().items()}
     inner = {f"{w} in {p}": v for p, told in run.header.get("pythons", {}).items() for w, v in software(told).items()}
-    return {name: facts.get(name) for name in MUST_AGREE}, changing | inner
+    devices = ", ".join(sorted(set(run.processes["device_name"].dropna()))) if len(run.processes) else ""
+    return {name: facts.get(name) for name in MUST_AGREE} | {"device": devices or None}, changing | inner
 
 
 def software(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,7 @@ class Latency(Section):
         precision: measuring ends when the half of every ratio's interval is at most this share of the ratio.
         budget_seconds: no slice of a task begins after this long; in a sweep, of one of its settings.
         tolerance: latencies whose ratio is surely within this share of 1 are called the same.
+        cold_cache: whether the caches are emptied before every call.
         twins: how often the baseline is opened once more and measured as if it were another variant.
     """
 
@@ -71,6 +72,7 @@ class Latency(Section):
     budget_seconds: Annotated[float, Field(gt=0, le=604_800, strict=False)] = 600.0
     tolerance: Annotated[float, Field(gt=0, lt=1, strict=False)] = 0.01
     twins: Annotated[int, Field(ge=0, le=20)] = 1
+    cold_cache: bool = False
 
     @property
     def most_slices(self) -> int:

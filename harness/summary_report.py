@@ -94,7 +94,8 @@ def setting(rows: pd.DataFrame, latency: pd.DataFrame) -> str:
         told = known if scenario in RAGGED_SCENARIOS else known[:1]  # of a sweep the summary shows the first
         parts += [f"{scenario} batch {', '.join(map(str, told))}"] if told not in ([], [1]) else []
     calls = f"{count} a call" if (count := threads(first["threads"])) else ""
-    return joined(*parts, first["dtype"], calls) or "sizes unknown"
+    cold = "cold caches" if own["caches"].notna().any() else ""
+    return joined(*parts, first["dtype"], calls, cold) or "sizes unknown"
 
 
 def display_row(row: dict[str, Any], intervals: bool) -> dict[str, str]:
@@ -258,10 +259,27 @@ def noise(run: Run, latency: pd.DataFrame, task: str) -> list[str]:
     clocks = workers["frequency_mhz"]
     if clocks.max() > CLOCK_CHANGE * clocks.min():
         lines.append(f"**The cores' clock changed**: between {clocks.min():.0f} and {clocks.max():.0f} MHz.")
+    lines += _device_lines(workers)
     unsteady = int(latency.loc[latency["boundary"] == "compute", "unsteady_instances"].sum())
     if unsteady:
         names = latency.loc[latency["unsteady_instances"] > 0, "variant"].unique()
         lines.append(f"No steady state was seen in {unsteady} instances, of {', '.join(map(inline, names))}.")
+    return lines
+
+
+def _device_lines(workers: pd.DataFrame) -> list[str]:
+    """Whose clock timed what ran on a device, and a warning where that was held down or changed its own."""
+    timed = workers[workers["clock"].eq("device")]
+    if timed.empty:
+        return []
+    lines = ["Calls were timed by the device's own clock; the device was drained before and after each."]
+    throttled = timed[timed["device_throttling"].notna() & timed["device_throttling"].ne("none")]
+    if len(throttled):
+        reasons = dict.fromkeys(", ".join(throttled["device_throttling"]).split(", "))
+        lines.append(f"**The device was throttled** in {len(throttled)} of {len(timed)} workers: {', '.join(reasons)}.")
+    clocks = timed["device_clock_mhz"]
+    if clocks.max() > CLOCK_CHANGE * clocks.min():
+        lines.append(f"**The device's clock changed**: between {clocks.min():.0f} and {clocks.max():.0f} MHz.")
     return lines
 
 

@@ -35,8 +35,8 @@ def latency(run: Run) -> pd.DataFrame:
     """One row per latency trial that is ok and boundary.
 
     Columns: `trial`, `variant`, `task`, `hidden_size`, `num_layers`, `device`, `dtype`, `threads`, `scenario`, `batch`,
-    `time`, `boundary`; how much was measured: `slices`, `processes`, `instances`, `samples` (without the first call of
-    every turn), `disturbed_samples` among them, `unsteady_instances` (no steady state seen while warming up);
+    `time`, `caches` (`cold`: emptied before each call), `boundary`; how much was measured: `slices`, `processes`,
+    `instances`, `samples` (without the first call of every turn), `disturbed_samples` and `unsteady_instances` of them;
     `process_low_s` and `process_high_s`, the least and the largest median of a process; `latency_s` with
     `latency_low_s`, `latency_high_s` and `latency_unit` (geometric mean of instances' medians, 95 % interval over that
     unit); `median_s` (of instances' medians) and `mean_s` (of all samples) for information; `p50_s`, `p90_s`, `p99_s`,
@@ -79,7 +79,7 @@ NO_COSTS = dict.fromkeys((name for name in COST_COLUMNS if name not in ("trial",
 NOT_AUDITED: dict[str, Any] = {f"audit_{name}": None for name in AUDITS}
 PERCENTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 LATENCY_COLUMNS = [
-    *("trial", *KEY, "scenario", "batch", "time", "boundary", "slices", "processes", "instances", "samples"),
+    *("trial", *KEY, "scenario", "batch", "time", "caches", "boundary", "slices", "processes", "instances", "samples"),
     *("disturbed_samples", "unsteady_instances", "process_low_s", "process_high_s"),
     *("latency_s", "latency_low_s", "latency_high_s", "latency_unit", "median_s", "mean_s"),
     *(f"{name}_{end}" for name in PERCENTILES for end in ("s", "bound_s")),
@@ -367,7 +367,7 @@ def _latency_row(
     correlations = [stats.autocorrelation(values) for values in calls.values()]
     rows, steps = known.work.get(trial["trial"], (trial["batch"], math.nan))
     row = {
-        **{name: trial[name] for name in ("trial", *KEY, "scenario", "batch", "time")},
+        **{name: trial[name] for name in ("trial", *KEY, "scenario", "batch", "time", "caches")},
         "boundary": boundary,
         "slices": len({slice_ for slice_, _, _ in calls}),
         "processes": len({process for _, process, _ in calls}),

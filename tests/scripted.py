@@ -19,7 +19,7 @@ class FirstAnswers:
         return {"export_s": None, "compile_s": None, "flops": 960.0, **bytes_}
 
     def energy(self, **_: Any) -> Any:
-        return {"energy_j": 0.002}
+        return {"energy_j": 0.002, "device_energy_j": None}
 
     def matrices(self, key: str) -> Any:
         return [

@@ -108,15 +108,34 @@ BROKEN = {
     ),
     "report formats without end": (
         HOOK.format("report_format") + "while True:\n        yield harness.ReportFormat('f', '', print)",
-        "it gives more than 1000 models, runtimes, tasks and report formats",
+        "it gives more than 1000 models, runtimes, tasks, report formats and accelerators",
+    ),
+    "an accelerator that is none": (
+        HOOK.format("accelerator") + "return [print]",
+        "harness_accelerators gave a builtin_function_or_method; it must give Accelerator records",
+    ),
+    "an accelerator that cannot be opened": (
+        HOOK.format("accelerator") + "return [harness.Accelerator('toys', '', 'toy')]",
+        "accelerator 'toys': its open must be callable",
+    ),
+    "an accelerator whose description is no text": (
+        HOOK.format("accelerator") + "return [harness.Accelerator('toys', 3, print)]",
+        "accelerator 'toys': its description must be a text",
+    ),
+    "an accelerator whose name is a path": (
+        HOOK.format("accelerator") + "return [harness.Accelerator('../x', '', print)]",
+        "accelerator name '../x' must be made of a-z",
     ),
     "hook takes an argument nobody gives": (
         "import harness\n@harness.hookimpl\ndef harness_models(speed): return []",
         "speed",
     ),
     "misspelt hook": ("import harness\n@harness.hookimpl\ndef harness_modells(): return []", "harness_modells"),
-    "gives nothing": ("", "it gives no model, runtime, task or report format"),
-    "gives empty lists": (HOOK.format("model") + "return []", "it gives no model, runtime, task or report format"),
+    "gives nothing": ("", "it gives no model, runtime, task, report format or accelerator"),
+    "gives empty lists": (
+        HOOK.format("model") + "return []",
+        "it gives no model, runtime, task, report format or accelerator",
+    ),
     "a generator that never ends": (
         HOOK.format("model") + "while True:\n        yield plain_model()",
         "more than 1000 models",
@@ -467,7 +486,7 @@ def test_list_shows_the_cores_report_formats_and_those_of_plugins(world: World) 
     source = "return [harness.ReportFormat(name, f'{name} of a stranger', print) for name in ('scroll', 'csv')]"
     world.add("writer", HOOK.format("report_format") + source)
     shown = CliRunner().invoke(main, ["list"]).stdout
-    names = shown.partition("\nreport formats\n")[2].partition("\nsuites\n")[0].splitlines()
+    names = shown.partition("\nreport formats\n")[2].partition("\naccelerators\n")[0].splitlines()
     ours = list(BUILT_IN)
     assert [line.split()[0] for line in names] == [*ours, "scroll", "csv"]
     assert names[0].endswith("CLASH with stranger-writer")

@@ -445,7 +445,7 @@ GOOD: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("export_s", "compile_s", "model_bytes", "peak_memory_bytes", "peak_device_bytes")),
         "flops": 20.0,
     },
-    "energy": {"energy_j": None},
+    "energy": {"energy_j": None, "device_energy_j": None},
 }
 
 

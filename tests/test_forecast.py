@@ -55,7 +55,13 @@ def test_the_forecast_of_a_published_run_is_within_a_factor_of_two(name: str) ->
 def test_what_is_measured_longer_or_oftener_takes_longer() -> None:
     catalog = a_catalog(plain_model("a"), PlainRuntime("trains"))
     plain = latency_seconds(make_plan(Suite(), catalog))
-    for changes in ({"slices": 10}, {"instances": 8}, {"seconds": 1.0}, {"sweep": {"batch": [1, 2, 4]}}):
+    for changes in (
+        {"slices": 10},
+        {"instances": 8},
+        {"seconds": 1.0},
+        {"sweep": {"batch": [1, 2, 4]}},
+        {"cold_cache": True},
+    ):
         assert latency_seconds(make_plan(override(Suite(), **changes), catalog)) > plain
 
 
@@ -80,6 +86,14 @@ def test_the_plan_is_a_line_a_trial_and_the_forecast_last() -> None:
         trial.size.hidden_size == 12 for trial in plan.trials
     )
     assert lines[-1] == forecast(plan)
+
+
+def test_the_plan_says_which_caches_will_be_emptied() -> None:
+    catalog = a_catalog(plain_model("a"), PlainRuntime("trains"))
+    for cold in (True, False):
+        lines = plan_lines(make_plan(override(Suite(), cold_cache=cold), catalog))
+        assert any(line.endswith(", time 5, cold caches") for line in lines) == cold
+        assert any("cold caches, twin 1" in line for line in lines) == cold
 
 
 def test_loads_take_as_long_as_their_probes_last() -> None:

@@ -411,6 +411,7 @@ TOLD: dict[str, Any] = {
     "scenario": "offline",
     "batch": 4,
     "time": 9,
+    "caches": None,
     "boundary": "compute",
 }
 
@@ -460,6 +461,14 @@ def test_fewer_bits_are_told_as_such() -> None:
     assert (row["dtype"], row["compute_dtype"]) == ("float32", "int8")
 
 
+def test_cold_caches_are_told_and_a_file_from_before_there_were_any_knows_none() -> None:
+    old = told("b@r")
+    del old["params"]["caches"]
+    rows = rows_of(imported(changed(benchmarks=[told(), told(caches="cold"), old])), "latency")
+    known = [(row["variant"], row["scenario"], row["caches"] == "cold") for row in rows]
+    assert known == [("a@r", "offline", False), ("a@r", "offline", True), ("b@r", "offline", False)]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -472,6 +481,8 @@ def test_fewer_bits_are_told_as_such() -> None:
         {"device": None},
         {"dtype": "x" * 65},
         {"more": 1},
+        {"caches": "lukewarm"},
+        {"caches": 1},
     ],
 )
 def test_a_benchmark_that_says_something_else_is_anybodys(wrong: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from strangers import QUICK, World
 
 from harness import LayerSize, SessionOptions, Unsupported
 from harness.engine import audit, in_process, timing
+from harness.engine.calls import Call, Clock, Subject, Witness
 from harness.engine.in_process import BLOCK_CALLS, CALLS_BEFORE_COUNTED, Calls, InProcess, OpenVariant, Windows, Wrong
 from harness.engine.survey import survey
 from harness.engine.worker import Worker
@@ -104,8 +105,8 @@ class Counting(Windows):
         self._happened[-1] = f"counted {self._happened[-1]}"
 
 
-def subject_that(run: Callable[[Any], Any], is_session: bool = False) -> timing.Subject:
-    return timing.Subject("own", object, lambda item: item, run, lambda raw: raw, is_session)
+def subject_that(run: Callable[[Any], Any], is_session: bool = False) -> Subject:
+    return Subject("own", object, lambda item: item, run, lambda raw: raw, is_session)
 
 
 @contextmanager
@@ -113,16 +114,16 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Everything that is timed, and when garbage is collected."""
     happened: list[str] = []
 
-    def timed(subject: Any, boundary: str, is_kept: bool, witness: timing.Witness, clock: timing.Clock) -> Any:
+    def timed(subject: Any, boundary: str, is_kept: bool, witness: Witness, clock: Clock) -> Any:
         assert (boundary, clock) == ("compute", perf_counter_ns)
         happened.append("kept" if is_kept else "call")
-        return 0, 1, 1
+        return Call(0, 1, 1, 1, None)
 
     def collecting(phase: str, info: dict[str, int]) -> None:
         if phase == "start" and info["generation"] == 2:
             happened.append("collects")
 
-    monkeypatch.setattr(timing, "timed_call", timed)
+    monkeypatch.setattr(in_process, "timed_call", timed)
     with timing.no_garbage_collection():
         gc.callbacks.append(collecting)
         try:
@@ -369,9 +370,9 @@ def test_what_this_machine_attains_is_found_out_for_every_variant_and_number_of_
     worker = InProcess(plan, catalog, tmp_path, None)
     for trial in [*trials, trials[-1]]:
         with worker.opened(trial):
-            own = worker.evidence(trial, 1.0, 1, timing.Witness())
+            own = worker.evidence(trial, 1.0, 1, Witness())
             assert own.peak_flops_per_s == 1e15 * trial.threads
-            worker.evidence(trial, 1.0, 1, timing.Witness())  # once a variant is enough
+            worker.evidence(trial, 1.0, 1, Witness())  # once a variant is enough
     assert asked == [("float32", 1), ("float32", 2), ("float32", 2)]
 
 

@@ -128,24 +128,27 @@ OURS: dict[str, set[str]] = {
     "importing": {"contract", "journal", "report", "schema", "sides", "store", "suite", "tables", "terminal"},
     "engine": set(),
     "engine.noise": set(),
-    "engine.timing": {"contract", "engine.noise", "parity"},
+    "engine.calls": {"contract", "parity"},
+    "engine.device": {"catalog", "contract"},
+    "engine.timing": {"contract", "engine.calls", "engine.device", "engine.noise"},
     "engine.arrivals": set(),
     "engine.probes": {"estimates", "stats"},
-    "engine.serving": {"contract", "engine.arrivals", "engine.timing", "parity"},
+    "engine.serving": {"contract", "engine.arrivals", "engine.calls", "engine.timing", "parity"},
     "engine.accuracy": {"contract"},
-    "engine.lengths": {"contract", "engine.timing"},
+    "engine.lengths": {"contract", "engine.calls", "engine.timing"},
     "engine.keeper": set(),
     "engine.process_tree": set(),
     "engine.machine": {"contract", "limits"},
-    "engine.audit": {"audits", "contract", "engine.machine", "engine.process_tree", "engine.timing", "parity"},
+    "engine.audit": {"audits", "contract", "engine.calls", "engine.machine", "engine.process_tree", "parity"},
     "engine.costs": set(),
-    "engine.energy": set(),
+    "engine.energy": {"contract"},
     "engine.process_state": set(),
     "engine.watch": {"engine.process_tree"},
     "engine.protocol": {"contract"},
     "engine.worker": {
         *("", "architectures", "audits", "catalog", "claims", "contract", "description", "engine.accuracy"),
-        *("engine.arrivals", "engine.audit", "engine.costs", "engine.energy", "engine.lengths", "engine.machine"),
+        *("engine.arrivals", "engine.audit", "engine.calls", "engine.costs", "engine.device", "engine.energy"),
+        *("engine.lengths", "engine.machine"),
         *("engine.keeper", "engine.process_state", "engine.protocol", "engine.serving", "engine.timing", "environment"),
         *("gradients", "journal", "parity", "testing"),
     },
@@ -158,7 +161,7 @@ OURS: dict[str, set[str]] = {
         *("parity", "plan"),
     },
     "engine.in_process": {
-        *("audits", "catalog", "contract", "engine.audit", "engine.context", "engine.timing"),
+        *("audits", "catalog", "contract", "engine.audit", "engine.calls", "engine.context", "engine.timing"),
         *("engine.verification", "engine.worker", "plan"),
     },
     "engine.conformance": {
@@ -264,6 +267,8 @@ THEIRS: dict[str, set[str]] = {
             "drift",
             "engine.accuracy",
             "engine.arrivals",
+            "engine.calls",
+            "engine.device",
             "engine.lengths",
             "engine.machine",
             "engine.serving",
@@ -319,6 +324,13 @@ def below_harness(names: set[str]) -> set[str]:
 
 
 MODULES = core_modules()
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_the_core_knows_no_device_by_name_but_the_cpu(module: str) -> None:
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not texts & {"cuda", "gpu", "hip", "mps", "npu", "rocm", "tpu", "xla", "xpu"}
 
 
 def test_every_module_of_the_core_has_its_place_in_the_table() -> None:

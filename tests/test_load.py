@@ -41,7 +41,7 @@ SUITE = Suite(
 HONEST: dict[str, Any] = {"compute_s": 1.0, "around_s": 0.0, "moved_bytes": 0, "flops": 0.0, "peak_flops_per_s": None}
 HONEST |= {"repeated_s": None, "outputs": [], "changed_inputs": 0, "worker_s": 1.0, "engine_s": 0.0}
 TOLD: dict[str, Any] = dict.fromkeys(PROCESS_COLUMNS[6:], None)  # by a worker of the machine
-TOLD |= {"started_s": 5.0, "seconds": 2.0, "other_busy_share": 0.3, "gc_collections": 0, "cpus": "0-1"}
+TOLD |= {"started_s": 5.0, "seconds": 2.0, "other_busy_share": 0.3, "gc_collections": 0, "cpus": "0-1", "clock": "host"}
 FEWEST = stats.samples_needed(0.99)
 
 

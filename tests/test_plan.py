@@ -547,3 +547,48 @@ def test_rows_of_real_lengths_are_timed_on_ragged_tasks_and_a_backward_direction
         *(("one", "ragged", "padded", 4, 5), ("one", "ragged", "bucketed", 4, 5), ("one", "ragged", "packed", 4, 5)),
         ("both", "ragged", "packed", 4, 5),
     ]
+
+
+@dataclass(frozen=True)
+class NeedsAnAccelerator(Player):
+    needs_accelerator: bool = True
+
+
+def test_on_a_cpu_a_runtime_that_needs_an_accelerator_is_planned_only_if_it_is_named() -> None:
+    catalog = a_catalog(plain_model("a"), Player("runs"), NeedsAnAccelerator("needs"))
+    for runtimes, planned in (
+        (["*"], ["a@runs"]),
+        (["n*", "runs"], ["a@runs"]),
+        (["runs", "needs"], ["a@runs", "a@needs"]),
+        (["*", "needs"], ["a@runs", "a@needs"]),
+    ):
+        assert variants(make_plan(Suite(runtimes=runtimes), catalog)) == planned, runtimes
+    assert variants(make_plan(Suite(device="toy"), catalog)) == ["a@runs", "a@needs"]
+
+
+def test_that_nothing_but_such_runtimes_is_meant_is_said_with_the_next_step() -> None:
+    catalog = a_catalog(plain_model("a"), NeedsAnAccelerator("needs"))
+    with pytest.raises(
+        HarnessError, match=r"^nothing to run: these runtimes need an accelerator; name one, such as --dev"
+    ):
+        make_plan(Suite(), catalog)
+
+
+def test_caches_are_said_to_be_cold_of_what_is_timed_alone() -> None:
+    catalog = a_catalog(plain_model("a"), PlainRuntime("trains"))
+    trials = make_plan(Suite(latency=Latency(cold_cache=True), loads=["server"]), catalog).trials
+    assert {t.kind for t in trials if t.caches == "cold"} == {"latency", "calibration"}
+    assert {t.kind for t in trials if t.caches is None} == {"parity", "accuracy", "load"}
+
+
+@pytest.mark.parametrize(("threads", "device"), [(1, "cpu"), (2, "toy")])
+def test_caches_of_one_core_and_of_a_device_can_be_emptied(threads: int, device: str) -> None:
+    catalog = a_catalog(plain_model("a"), PlainRuntime("trains"))
+    assert make_plan(Suite(latency=Latency(cold_cache=True), threads=threads, device=device), catalog).trials
+
+
+@pytest.mark.parametrize("changes", [{"threads": 2}, {"sweep": {"threads": [1, 2]}}])
+def test_caches_of_several_cores_cannot(changes: dict[str, Any]) -> None:
+    catalog = a_catalog(plain_model("a"), PlainRuntime("trains"))
+    with pytest.raises(HarnessError, match=r"^--cold-cache: on the cpu the caches of one core can be emptied; leave it"):
+        make_plan(override(Suite(), cold_cache=True, **changes), catalog)

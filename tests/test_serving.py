@@ -11,6 +11,7 @@ import pytest
 from harness import GRU, LSTM, HarnessError, Inputs, LayerSize, Outputs, SessionOptions
 from harness.engine.arrivals import Load, work
 from harness.engine.audit import witnessed
+from harness.engine.calls import Subject
 from harness.engine.serving import (
     CALLS_OF_A_SIZE,
     KEPT_CALLS,
@@ -21,7 +22,7 @@ from harness.engine.serving import (
     unloaded,
     zero_state,
 )
-from harness.engine.timing import FreshInputs, Subject, sample
+from harness.engine.timing import FreshInputs, sample
 from harness.parity import exact_weights, probe_weights, same
 
 SIZE = LayerSize(3, 4)

@@ -67,7 +67,7 @@ HEADER: dict[str, Any] = {
         for name, kind in (("0001-parity", "parity"), ("0002-accuracy", "accuracy"), ("0003-latency", "latency"))
     ],
 }
-UNITS = ("_s", "_per_s", "_share", "_mhz", "_c")
+UNITS = ("_s", "_per_s", "_share", "_mhz", "_c", "_w")
 DIMENSIONLESS = {"ratio", "ratio_low", "ratio_high", "half_width", "autocorrelation"}
 DIMENSIONLESS |= {"steps"} | {"attainable", "attainable_low", "attainable_high"}
 PROCESS: dict[str, Any] = dict.fromkeys(NUMERIC_PROCESS_COLUMNS, 0.1 + 0.2)
@@ -80,6 +80,9 @@ PROCESS |= {
     "trial": "0003-latency",
     "governor": "performance",
     "cpus": "0-1",
+    "clock": "host",
+    "device_name": None,
+    "device_throttling": None,
 }
 PROCESS |= {"started_s": 1.7e9 + 1 / 3, "canary_s": 1e-9 / 3, "involuntary_switches": 12345}
 MACHINE: dict[str, Any] = {"device": "cpu", "dtype": "float32", "threads": 1, "what": "read"}

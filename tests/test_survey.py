@@ -19,6 +19,7 @@ from strangers import World
 import harness.engine.survey
 from harness import LSTM, HarnessError, Inputs, LayerSize, SessionOptions, Task, Trainable
 from harness.catalog import discover
+from harness.contract import needs_accelerator
 from harness.description import describe, from_description
 from harness.engine.process import WorkerProcess
 from harness.engine.survey import survey
@@ -258,6 +259,22 @@ class TestStandIns:
         assert (described.name, described.description) == ("f", "one file")
         with pytest.raises(HarnessError, match="plugins' code runs in workers only"):
             described.write(None, world.folder)
+
+    def test_an_accelerator_keeps_its_name_and_can_be_opened_in_workers_only(self, world: World) -> None:
+        source = "import harness\n@harness.hookimpl\ndef harness_accelerators():\n"
+        world.add("own", source + "    return [harness.Accelerator('toys', 'made\\nup', print)]")
+        described = survey().accelerator("toys")
+        assert (described.name, described.description) == ("toys", "made up")
+        with pytest.raises(HarnessError, match="plugins' code runs in workers only"):
+            described.open("toy")
+
+    def test_a_runtime_that_needs_an_accelerator_says_so(self, world: World) -> None:
+        world.add_plain("plain")
+        source = "import dataclasses, harness, strangers\n@dataclasses.dataclass(frozen=True)\n"
+        source += "class Needs(strangers.PlainRuntime):\n    name: str = 'needs'\n    needs_accelerator: bool = True\n"
+        world.add("own", source + "@harness.hookimpl\ndef harness_runtimes(): return [Needs()]")
+        told = {name: needs_accelerator(survey().runtime(name)) for name in ("plain", "needs")}
+        assert told == {"plain": False, "needs": True}
 
     def test_they_say_what_plugins_say_and_can_do_nothing(self, world: World) -> None:
         world.add_plain("plain")

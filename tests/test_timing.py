@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness.contract import Inputs, LayerSize, Outputs, Split
+from harness.engine.calls import Subject, Witness
 from harness.engine.noise import Reading
 from harness.engine.timing import (
     BOUNDARIES,
@@ -27,9 +28,7 @@ from harness.engine.timing import (
     WARMUP_CALLS,
     FreshInputs,
     Sample,
-    Subject,
     WarmUp,
-    Witness,
     canary_subject,
     empty_subject,
     has_trend,

@@ -6,15 +6,16 @@ import math
 import threading
 import time
 from collections.abc import Mapping
+from statistics import median
 from typing import TYPE_CHECKING
 
 import psutil
 
-from harness.audits import RESTING_CORES
+from harness.audits import RESTING_CORES, Evidence
 from harness.contract import Architecture, HarnessError, SessionOptions
+from harness.engine.calls import Witness
 from harness.engine.machine import product_flops_per_s
 from harness.engine.process_tree import cpu_seconds, tree
-from harness.engine.timing import Witness
 from harness.parity import Observation, compare, exact_weights, same
 
 if TYPE_CHECKING:
@@ -44,6 +45,30 @@ def witnessed(
         arrays = (before.x, *(before.state or ()), outputs.y, *outputs.state)
         moved += sum(getattr(part, "nbytes", 0) for part in arrays)
     return observations, changed, moved // max(1, witness.kept_calls)
+
+
+def evidence_of(
+    witness: Witness,
+    compute_s: float,
+    steps: int,
+    architecture: Architecture,
+    weights: Mapping[str, FloatArray],
+    options: SessionOptions,
+    peak_flops_per_s: float | None,
+) -> Evidence:
+    """What was seen beside calls that took so long and computed so many steps; see `Evidence`."""
+    outputs, changed, moved = witnessed(witness, architecture, weights, options)
+    return Evidence(
+        compute_s=compute_s,
+        around_s=median(witness.around_s) if witness.around_s else 0.0,
+        moved_bytes=moved,
+        flops=flops_of(weights, 1, steps),
+        peak_flops_per_s=peak_flops_per_s,
+        repeated_s=median(witness.repeated_s) if witness.repeated_s else None,
+        outputs=outputs,
+        changed_inputs=changed,
+        host_s=median(witness.host_s) if witness.host_s else None,
+    )
 
 
 def flops_of(weights: Mapping[str, FloatArray], batch: int, time: int) -> float:

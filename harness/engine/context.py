@@ -122,8 +122,10 @@ class Context:
             yield worker
 
     def plugins_of(self, variants: Collection[Variant], task: str = "") -> list[str]:
-        """The names of the plugins that give these variants and a task, if one is named."""
+        """The names of the plugins that give these variants, a task if one is named, and accelerators if needed."""
         names = {("model", variant.model) for variant in variants} | {("runtime", own.runtime) for own in variants}
+        if self.plan.suite.device != "cpu":  # whose clock is wanted
+            names |= {of for of in self._owners if of[0] == "accelerator"}
         return sorted({self._owners[name] for name in names | {("task", task)} if name in self._owners})
 
     @contextmanager

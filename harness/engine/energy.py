@@ -10,10 +10,47 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter_ns
+from typing import Protocol
+
+from harness.contract import Device
 
 POWERCAP = Path("/sys/class/powercap")  # the kernel's Documentation/power/powercap/powercap.rst
 PACKAGE = re.compile(r"intel-rapl:\d+")  # also of AMD; `intel-rapl-mmio` counts the same once more
 BLOCK_SECONDS = 0.2  # the counter moves about once a millisecond
+DEVICE_BLOCK_SECONDS = 1.0  # a device's may move ten times a second
+
+
+class Counter(Protocol):
+    """Counts microjoules.
+
+    Attributes:
+        range_uj: the largest value; after it the counter begins at 0 again.
+    """
+
+    @property
+    def range_uj(self) -> int: ...
+
+    def read_uj(self) -> int:
+        """Microjoules since some moment; raises OSError or ValueError where it cannot be read."""
+
+
+@dataclass(frozen=True)
+class DeviceCounter:
+    """The counter of a device beside the host."""
+
+    device: Device
+    range_uj: int = 2**63
+
+    def read_uj(self) -> int:
+        """Microjoules.
+
+        Raises:
+            ValueError: the device counts none.
+        """
+        energy_j = self.device.energy_j()
+        if energy_j is None:
+            raise ValueError("it counts no energy")
+        return round(energy_j * 1e6)
 
 
 @dataclass(frozen=True)
@@ -58,15 +95,15 @@ def energy_counters(folder: Path = POWERCAP) -> tuple[EnergyCounter, ...]:
 
 def energy_of_a_call(
     call: Callable[[], object],
-    counters: Sequence[EnergyCounter],
+    counters: Sequence[Counter],
     seconds: float = BLOCK_SECONDS,
     clock: Callable[[], int] = perf_counter_ns,
 ) -> float | None:
-    """Joules that all packages use a call, mean over a block of calls; whatever else the machine does is in it.
+    """Joules that all counters show a call, mean over a block of calls; whatever else the machine does is in it.
 
     Args:
         call: makes one call.
-        counters: of all packages.
+        counters: of all packages, or of a device.
         seconds: the block ends with the first call after which so much time is over.
         clock: nanoseconds, monotonic.
 
@@ -90,7 +127,7 @@ def energy_of_a_call(
     return used_uj / 1e6 / calls if used_uj else None
 
 
-def _readings_uj(counters: Sequence[EnergyCounter]) -> list[int]:
+def _readings_uj(counters: Sequence[Counter]) -> list[int]:
     """What all counters show; nothing if one cannot be read or shows more than it can hold."""
     with suppress(OSError, ValueError):
         found = [counter.read_uj() for counter in counters]

@@ -22,6 +22,7 @@ from harness.catalog import Catalog, discover
 from harness.contract import Inputs, LayerSize, Session
 from harness.engine import timing
 from harness.engine.audit import busy_cores
+from harness.engine.calls import Clock, Subject, Witness, timed_call
 from harness.engine.context import Context, Outcome
 from harness.engine.verification import Verification
 from harness.engine.worker import Worker
@@ -43,7 +44,7 @@ class Windows:
     Where nothing was timed between them it counts all the time that passed, so that a tool can find out how fine it is.
     """
 
-    def __init__(self, clock: timing.Clock = perf_counter_ns) -> None:
+    def __init__(self, clock: Clock = perf_counter_ns) -> None:
         self._clock = clock
         self._last, self._reading = clock(), 0
         self._windows: int | None = None
@@ -78,8 +79,8 @@ class Calls:
         elapsed_ns: of every counted call.
     """
 
-    def __init__(self, subject: timing.Subject, windows: Windows, is_timed: bool) -> None:
-        self.witness = timing.Witness()
+    def __init__(self, subject: Subject, windows: Windows, is_timed: bool) -> None:
+        self.witness = Witness()
         self.elapsed_ns: list[int] = []
         self._subject, self._windows, self._is_timed = subject, windows, is_timed
         self._random = random.Random()  # a session cannot know which outputs are kept
@@ -105,8 +106,8 @@ class Calls:
             self._call(False)
 
     def _call(self, is_kept: bool) -> tuple[int, int]:
-        _, took, around = timing.timed_call(self._subject, "compute", is_kept, self.witness, perf_counter_ns)
-        return took, around
+        call = timed_call(self._subject, "compute", is_kept, self.witness, perf_counter_ns)
+        return call.elapsed_ns, call.around_ns
 
 
 class InProcess(Worker):
@@ -155,15 +156,13 @@ class InProcess(Worker):
             session, _ = self._open[trial.session]
             yield OpenVariant(self, trial, session, was_resting)
 
-    def subject(self, trial: Trial) -> timing.Subject:
+    def subject(self, trial: Trial) -> Subject:
         """What is timed of an open session's latency trial."""
-        point = {name: getattr(trial, name) for name in ("scenario", "batch", "time", "task")}
-        found: timing.Subject = self._subject(
-            "timed", trial.session, seed=SEED, data_dir=self.context.data_dir, **point
-        )
+        point = {name: getattr(trial, name) for name in ("scenario", "batch", "time", "task", "caches")}
+        found: Subject = self._subject("timed", trial.session, seed=SEED, data_dir=self.context.data_dir, **point)
         return found
 
-    def evidence(self, trial: Trial, compute_s: float, steps: int, witness: timing.Witness) -> audits.Evidence:
+    def evidence(self, trial: Trial, compute_s: float, steps: int, witness: Witness) -> audits.Evidence:
         """What was seen beside its calls."""
         return self._evidence(trial.session, compute_s, steps, witness)
 
@@ -256,7 +255,7 @@ class OpenVariant:
         if self.trial.scenario == "training-step":
             self._require(self._worker.verification.check_training(self._worker, self.trial, moment)[0], when)
 
-    def _audit(self, subject: timing.Subject, witness: timing.Witness, compute_s: float, ratios: list[float]) -> None:
+    def _audit(self, subject: Subject, witness: Witness, compute_s: float, ratios: list[float]) -> None:
         """Without a time only what was computed can be judged; `clock` cannot, for there is one clock here."""
         verification, worker, trial = self._worker.verification, self._worker, self.trial
         steps = subject.steps or (trial.batch or 1) * (trial.time or 1)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.contract import HarnessError, Inputs, LayerSize, Session, Split
-from harness.engine.timing import FreshInputs, Subject
+from harness.engine.calls import Subject
+from harness.engine.timing import FreshInputs
 
 if TYPE_CHECKING:
     from harness.contract import IntArray

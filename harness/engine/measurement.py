@@ -334,7 +334,8 @@ class Measurement:
         """Time the open sessions and add the rows of the samples and instances tables to what was found."""
         slice_, process, instance = at
         points = [
-            {"key": t.session, "scenario": t.scenario, "batch": t.batch, "time": t.time, "task": t.task} for t in trials
+            {"key": t.session, **{n: getattr(t, n) for n in ("scenario", "batch", "time", "task", "caches")}}
+            for t in trials
         ]
         latency = self._latency
         limit = self._context.seconds * len(trials)

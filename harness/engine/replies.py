@@ -53,6 +53,7 @@ class Energy:
     """What energy a call takes."""
 
     energy_j: Finite | None
+    device_energy_j: Finite | None
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,13 @@ class Timed(Noise):
     overhead_s: float | None
     overhead_end_to_end_s: float | None
     disturbed_share: float | None
+    clock: Literal["host", "device"]
+    device_name: Text | None
+    device_clock_mhz: float | None
+    device_memory_clock_mhz: float | None
+    device_temperature_c: float | None
+    device_power_w: float | None
+    device_throttling: Text | None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import numpy as np
 
 from harness.contract import Architecture, HarnessError, Inputs, LayerSize, Outputs, Session
 from harness.engine.arrivals import Load, Served, serve
-from harness.engine.timing import FreshInputs, Subject, Witness, no_garbage_collection, own_outputs, sample
+from harness.engine.calls import Subject, Witness, own_outputs
+from harness.engine.timing import FreshInputs, no_garbage_collection, sample
 from harness.parity import copied
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import gc
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import cycle
 from statistics import median
 from time import perf_counter_ns, time_ns
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.contract import Inputs, LayerSize, Outputs, Session, Split, Trainer
+from harness.contract import Device, DeviceState, Inputs, LayerSize, Session, Split, Trainer
+from harness.engine.calls import Clock, Subject, Witness, one_call, timed_call
+from harness.engine.device import device_row
 from harness.engine.noise import Disturbance, NoiseRecord, disturbed
-from harness.parity import copied
 
-Clock = Callable[[], int]
 BOUNDARIES = ("compute", "end-to-end")
 TURN_CALLS = 5  # calls of one subject before the next one's turn, besides the first, which finds the other's caches
 WARMUP_CALLS = (10, 100)  # at least, at most
@@ -29,34 +29,6 @@ FEWEST_CALLS = 10
 DISTINCT_INPUTS = 4096  # of one pool
 DISTINCT_BATCHES = 8
 KEPT_OUTPUTS = 2  # of each subject and boundary
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Something to time: what makes an input, and what happens before, in and after the clock.
-
-    `compute` times `run` alone; `end-to-end` times `prepare`, `run` and `fetch` together.
-
-    Attributes:
-        key: its name.
-        make: gives the input of a call, outside every window: of a session one that was never there before.
-        prepare, run, fetch: see `harness.Session`.
-        is_session: `fetch` gives outputs that follow from the input alone, so they can be audited. An input may be a
-            tuple of several; then the outputs are as many.
-        rows: sequences of a call.
-        steps: real time steps of a call, over all its sequences.
-        carry: gets each call's outputs, outside every window, before the next input is made.
-    """
-
-    key: str
-    make: Callable[[], Any]
-    prepare: Callable[[Any], Any]
-    run: Callable[[Any], Any]
-    fetch: Callable[[Any], Any]
-    is_session: bool = False
-    rows: int = 0
-    steps: int = 0
-    carry: Callable[[Any], Any] = lambda outputs: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +54,6 @@ class Sample:
     start_s: float
     elapsed_s: float
     disturbed: bool | None
-
-
-@dataclass(slots=True)
-class Witness:
-    """What was seen beside the calls of one subject; see `harness.audits`.
-
-    Attributes:
-        kept: of some counted calls: the input as it was made, the same input afterwards, and the outputs.
-        kept_calls: how many calls these are; an input that is several was one call's.
-        around_s: of every counted call at the compute boundary, what prepare and fetch took around it, in seconds.
-        repeated_s: the counted calls of a turn that gets one input again and again, in seconds.
-    """
-
-    kept: list[tuple[Inputs, Inputs, Any]] = field(default_factory=list)
-    kept_calls: int = 0
-    around_s: list[float] = field(default_factory=list)
-    repeated_s: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +111,9 @@ def trainer_subject(key: str, trainer: Trainer, batches: Sequence[Split]) -> Sub
     return Subject(key, cycle(batches).__next__, trainer.prepare, trainer.step, _nothing, rows=rows)
 
 
-def empty_subject(key: str) -> Subject:
-    """A call that does nothing: what it reads is the harness's own overhead."""
-    return Subject(key, lambda: None, _nothing, _nothing, _nothing)
+def empty_subject(key: str, device: Device | None = None) -> Subject:
+    """A call that does nothing: what it reads is the harness's own overhead, and that of the device's clock."""
+    return Subject(key, lambda: None, _nothing, _nothing, _nothing, device=device)
 
 
 def canary_subject(key: str) -> Subject:
@@ -270,38 +225,13 @@ def _turn(
     """The start and the duration of consecutive calls, in nanoseconds of the clock; watched calls are kept."""
     timed: list[tuple[int, int]] = []
     for is_watched in watched:
-        start, elapsed, around = timed_call(subject, boundary, is_watched, witness, clock)
+        call = timed_call(subject, boundary, is_watched, witness, clock)
         if timed and boundary == "compute":
-            witness.around_s.append(around / 1e9)
-        timed.append((start, elapsed))
+            witness.around_s.append(call.around_ns / 1e9)
+            if subject.device is not None:
+                witness.host_s.append(call.host_ns / 1e9)
+        timed.append((call.start_ns, call.elapsed_ns))
     return timed
-
-
-def timed_call(
-    subject: Subject, boundary: str, is_watched: bool, witness: Witness, clock: Clock
-) -> tuple[int, int, int]:
-    """One call on an input of its own, kept if it is watched.
-
-    Returns:
-        its start, its duration, and what prepare and fetch took around it, in nanoseconds of the clock.
-    """
-    item = subject.make()
-    before = _copied(item) if is_watched else None
-    start, elapsed, around, outputs = (_compute if boundary == "compute" else _end_to_end)(subject, item, clock)
-    if before is not None:
-        witness.kept += _parts(before, item, own_outputs(outputs))
-        witness.kept_calls += 1
-    subject.carry(outputs)
-    return start, elapsed, around
-
-
-def _copied(item: Any) -> Any:
-    return tuple(map(_copied, item)) if isinstance(item, tuple) else copied(item)
-
-
-def _parts(before: Any, after: Any, outputs: Any) -> list[tuple[Inputs, Inputs, Any]]:
-    """What was kept of a call, one after the other if its input is several."""
-    return list(zip(before, after, outputs, strict=True)) if isinstance(after, tuple) else [(before, after, outputs)]
 
 
 def _repeat(subject: Subject, clock: Clock) -> list[float]:
@@ -325,37 +255,6 @@ def repeat_ratios(subject: Subject, pairs: int, clock: Clock = perf_counter_ns) 
     return ratios
 
 
-def _compute(subject: Subject, item: Any, clock: Clock) -> tuple[int, int, int, Any]:
-    began = clock()
-    prepared = subject.prepare(item)
-    run = subject.run
-    start = clock()
-    raw = run(prepared)
-    elapsed = clock() - start
-    outputs = subject.fetch(raw)
-    return start, elapsed, clock() - began - elapsed, outputs
-
-
-def _end_to_end(subject: Subject, item: Any, clock: Clock) -> tuple[int, int, int, Any]:
-    prepare, run, fetch = subject.prepare, subject.run, subject.fetch
-    start = clock()
-    outputs = fetch(run(prepare(item)))
-    return start, clock() - start, 0, outputs
-
-
-def own_outputs(outputs: Any) -> Any:
-    """Outputs that nothing writes to any more; what is no array stays, for it may yet be computed."""
-    if isinstance(outputs, tuple):
-        return tuple(map(own_outputs, outputs))
-    if not isinstance(outputs, Outputs):
-        return outputs
-
-    def own(part: Any) -> Any:
-        return part.copy() if type(part) is np.ndarray else part
-
-    return Outputs(own(outputs.y), tuple(map(own, outputs.state)))
-
-
 def warm_up(subject: Subject, seconds: float, clock: Clock = perf_counter_ns) -> WarmUp:
     """Call a subject until its last ten calls show no trend, which is looked at after ten calls and every fifth.
 
@@ -364,9 +263,9 @@ def warm_up(subject: Subject, seconds: float, clock: Clock = perf_counter_ns) ->
     fewest, most = WARMUP_CALLS
     elapsed: list[int] = []
     while len(elapsed) < fewest or (len(elapsed) < most and sum(elapsed) < seconds * 1e9):
-        _, took, _, outputs = _compute(subject, subject.make(), clock)
-        elapsed.append(took)
-        subject.carry(outputs)
+        call = one_call(subject, "compute", subject.make(), clock)
+        elapsed.append(call.elapsed_ns)
+        subject.carry(call.outputs)
         if len(elapsed) >= TREND_CALLS and len(elapsed) % 5 == 0 and not has_trend(elapsed[-TREND_CALLS:]):
             return WarmUp(subject.key, len(elapsed), True)
     return WarmUp(subject.key, len(elapsed), False)
@@ -411,6 +310,7 @@ class Timing:
         self._elapsed: dict[tuple[str, str], list[float]] = {}
         self._blocks = 0
         self._calls = self._disturbed = 0
+        self._states: list[DeviceState] = []
 
     def add(self, samples: list[Sample]) -> None:
         """Keep what canary and empty calls took, and count what was disturbed."""
@@ -420,6 +320,10 @@ class Timing:
             if sample.call > 0 and not sample.key.isdecimal():
                 self._elapsed.setdefault((sample.key, sample.boundary), []).append(sample.elapsed_s)
         self._blocks += 1 + max((sample.block for sample in samples), default=-1)
+
+    def add_state(self, state: DeviceState) -> None:
+        """Keep what the device that has just been timed says of itself."""
+        self._states.append(state)
 
     def add_probe(self) -> None:
         """A load was offered: garbage was collected once before it, as before a block."""
@@ -441,4 +345,5 @@ class Timing:
             "overhead_end_to_end_s": middle("empty", "end-to-end"),
             "disturbed_share": self._disturbed / self._calls if self._calls else None,
             **self._noise.row(own_collections=self._blocks),
+            **device_row(self._states),
         }

@@ -36,7 +36,8 @@ class Verification:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._counts_energy = bool(energy_counters())
+        has_clock = context.plan.suite.device != "cpu" and bool(context.catalog.names("accelerator"))
+        self._counts_energy = has_clock or bool(energy_counters())  # a device may count its own
         self._yardsticks: dict[tuple[str, LayerSize, str, str], tuple[str, list[Observation]] | WorkerFailure] = {}
         self.outcomes: dict[tuple[Variant, Setting], Outcome] = {}
 

@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from harness.audits import Evidence
     from harness.catalog import Catalog, Plugin
     from harness.contract import Data, Model, Runtime, Session, SessionOptions, Trainer
+    from harness.engine.calls import Witness
     from harness.engine.costs import PeakMemory
-    from harness.engine.timing import Timing, Witness
+    from harness.engine.device import Devices
+    from harness.engine.timing import Timing
 
 
 class Worker:
@@ -60,6 +62,12 @@ class Worker:
         from harness.catalog import installed_plugins
 
         return installed_plugins()
+
+    @cached_property
+    def _devices(self) -> Devices:
+        from harness.engine.device import Devices
+
+        return Devices(lambda: self._catalog)
 
     def plugins(self) -> list[dict[str, Any]]:
         """What plugins are installed, by their metadata alone."""
@@ -154,17 +162,19 @@ class Worker:
         }
 
     def energy(self, key: str, batch: int, time: int) -> dict[str, float | None]:
-        """Call the open session for a while, end to end: the energy that the processors use a call."""
+        """Call the open session for a while, end to end: the energy that processors, and the device, use a call."""
         from itertools import cycle
 
-        from harness.engine.energy import energy_counters, energy_of_a_call
+        from harness.engine.energy import DEVICE_BLOCK_SECONDS, DeviceCounter, energy_counters, energy_of_a_call
         from harness.engine.timing import FreshInputs
 
         session, (_, _, options, _) = self._open[key]
         make = FreshInputs(key, (batch, time, options.size.input_size), options.dtype, seed=0)
         inputs = cycle([make() for _ in range(64)])  # none is made while the counters run
         call = lambda: session.fetch(session.run(session.prepare(next(inputs))))  # noqa: E731
-        return {"energy_j": energy_of_a_call(call, energy_counters())}
+        device = self._devices.clock(options.device)
+        own = energy_of_a_call(call, [DeviceCounter(device)], DEVICE_BLOCK_SECONDS) if device else None
+        return {"energy_j": energy_of_a_call(call, energy_counters()), "device_energy_j": own}
 
     def parity(self, key: str, shapes: list[tuple[int, int]], chunk_steps: int | None = None) -> list[dict[str, Any]]:
         """Observe the open session over the grid, at these (batch, time) shapes, and in chunks of so many steps."""
@@ -267,12 +277,7 @@ class Worker:
         }
 
     def evaluate(
-        self,
-        task: str,
-        data_dir: str | None,
-        weights_path: str,
-        trainer_predictions_path: str,
-        **variant: Any,
+        self, task: str, data_dir: str | None, weights_path: str, trainer_predictions_path: str, **variant: Any
     ) -> dict[str, Any]:
         """Score the variant on stored weights, and compare its predictions with those of the variant that trained."""
         import numpy as np
@@ -323,12 +328,15 @@ class Worker:
             self._subject(name=str(index), seed=seed, data_dir=data_dir, **point) for index, point in enumerate(points)
         ]
         work = [(subject.rows, subject.steps) for subject in subjects]
-        subjects += [timing.canary_subject("canary"), timing.empty_subject("empty")]
+        device = next((subject.device for subject in subjects), None)
+        subjects += [timing.canary_subject("canary"), timing.empty_subject("empty", device)]
         samples, warm_ups, witnesses = timing.sample(
             subjects, calls, budget, seed, boundaries or timing.BOUNDARIES, perf_counter_ns
         )
         if self._timing:
             self._timing.add(samples)
+            if device is not None:
+                self._timing.add_state(device.state())
         counted = [sample for sample in samples if sample.boundary == "compute" and sample.call > 0]
         elapsed = [[sample.elapsed_s for sample in counted if sample.key == str(i)] for i in range(len(points))]
         evidence = [
@@ -344,21 +352,11 @@ class Worker:
 
     def _evidence(self, key: str, compute_s: float, steps: int, witness: Witness) -> Evidence:
         """What was seen beside a session's calls; its kept outputs are held against the oracle here, after timing."""
-        from harness.audits import Evidence
-        from harness.engine.audit import flops_of, witnessed
+        from harness.engine.audit import evidence_of
 
         _, (model, _, options, weights) = self._open[key]
-        outputs, changed, moved = witnessed(witness, model.architecture, weights, options)
-        return Evidence(
-            compute_s=compute_s,
-            around_s=_median(witness.around_s),
-            moved_bytes=moved,
-            flops=flops_of(weights, 1, steps),
-            peak_flops_per_s=self._peak(options),
-            repeated_s=statistics.median(witness.repeated_s) if witness.repeated_s else None,
-            outputs=outputs,
-            changed_inputs=changed,
-        )
+        of = model.architecture, weights, options
+        return evidence_of(witness, compute_s, steps, *of, self._peak(options))
 
     def unloaded(self, key: str, scenario: str, time: int, most_batch: int, task: str, seed: int) -> dict[str, float]:
         """Warm an open session up, and how long it serves one request, end to end, while no other waits."""
@@ -419,26 +417,31 @@ class Worker:
         task: str,
         seed: int,
         data_dir: str | None,
+        caches: str | None = None,
     ) -> Any:
+        """What is timed of an open session; a trainer that is opened for it is kept."""
         from harness.contract import RAGGED_SCENARIOS
         from harness.engine import accuracy, lengths, serving, timing
 
         session, (model, runtime, options, weights) = self._open[key]
+        own = options.size, options.dtype, seed
         if scenario in RAGGED_SCENARIOS:
             real = lengths.real_lengths(task, self._task_data(task, data_dir).test, batch)
-            return lengths.lengths_subject(name, session, real, batch, scenario, options.size, options.dtype, seed)
-        if scenario == "stream":
-            own = model.architecture, time, options.size, options.dtype
-            return serving.stream_subject(name, session, *own, seed)
-        if scenario != "training-step":
-            return timing.session_subject(name, session, batch, time, options.size, options.dtype, seed)
-        spec = self._catalog.task(task)
-        head = accuracy.initial_head(model.architecture, options.size, spec.outputs, seed)
-        recipe = replace(spec.recipe, hidden_size=options.size.hidden_size, num_layers=options.size.num_layers)
-        head = {name: array.astype(options.dtype) for name, array in head.items()}
-        trainer = self._trainers[key] = runtime.open_trainer(model, weights | head, spec.kind, recipe, options)
-        batches = accuracy.training_batches(spec, seed, timing.DISTINCT_BATCHES, options.dtype)
-        return timing.trainer_subject(name, trainer, batches)
+            subject = lengths.lengths_subject(name, session, real, batch, scenario, *own)
+        elif scenario == "stream":
+            subject = serving.stream_subject(name, session, model.architecture, time, *own)
+        elif scenario != "training-step":
+            subject = timing.session_subject(name, session, batch, time, *own)
+        else:
+            spec = self._catalog.task(task)
+            head = accuracy.initial_head(model.architecture, options.size, spec.outputs, seed)
+            recipe = replace(spec.recipe, hidden_size=options.size.hidden_size, num_layers=options.size.num_layers)
+            head = {name: array.astype(options.dtype) for name, array in head.items()}
+            trainer = self._trainers[key] = runtime.open_trainer(model, weights | head, spec.kind, recipe, options)
+            batches = accuracy.training_batches(spec, seed, timing.DISTINCT_BATCHES, options.dtype)
+            subject = timing.trainer_subject(name, trainer, batches)
+        evict = self._devices.evict(options.device) if caches else None
+        return replace(subject, device=self._devices.clock(options.device), evict=evict)
 
     def _peak(self, options: SessionOptions) -> float | None:
         """What NumPy's matrix product attains in this process, in FLOP/s; None where sessions run elsewhere."""

@@ -400,6 +400,28 @@ def test_a_closed_session_says_so(kind: type[Any]) -> None:
             method(argument)
 
 
+def test_copies_to_a_device_end_before_a_call_and_the_call_when_its_outputs_are_there() -> None:
+    session = open_echo(DeviceSession)
+    happened: list[str] = []
+
+    class Binding:
+        def __getattr__(self, name: str) -> Any:
+            return lambda *_: happened.append(name)
+
+    class Loaded:
+        def io_binding(self) -> Any:
+            return Binding()
+
+        def run_with_iobinding(self, binding: Any) -> None:
+            happened.append("run")
+
+    session._session = Loaded()
+    prepared = session.prepare(harness.Inputs(np.ones((3, 4, 2), np.float32)))
+    assert happened == ["bind_ortvalue_input"] * 3 + ["bind_output"] * 3 + ["synchronize_inputs"]
+    session.run(prepared)
+    assert happened[-2:] == ["run", "synchronize_outputs"]
+
+
 def test_on_the_host_what_is_prepared_is_what_onnx_runtime_takes() -> None:
     x = np.ones((3, 4, 2), np.float32)
     prepared = open_echo(HostSession).prepare(harness.Inputs(x))

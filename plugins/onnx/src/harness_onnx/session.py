@@ -88,10 +88,12 @@ class DeviceSession:
             binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(array, *self._device))
         for name in self._outputs:
             binding.bind_output(name, *self._device)
+        binding.synchronize_inputs()  # a copy may still be on its way, and is no part of a call
         return binding, feed
 
     def run(self, prepared: Bound) -> onnxruntime.IOBinding:
         self._session.run_with_iobinding(prepared[0])
+        prepared[0].synchronize_outputs()  # CUDA's provider has waited by now; another may have put them in a queue
         return prepared[0]
 
     def fetch(self, raw: onnxruntime.IOBinding) -> harness.Outputs:

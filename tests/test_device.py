@@ -1,0 +1,249 @@
+"""Devices beside the host: whose clock times them, from a drained device to a drained device; and emptied caches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from strangers import World
+from toy_devices import CLOCK, COLD_NS, COMPUTE_NS, COPY_NS, JOULES, SOURCE
+
+from harness.catalog import Catalog, Entry, Plugin
+from harness.cli import main
+from harness.contract import Accelerator, DeviceState, Unsupported
+from harness.engine.device import UNTOLD_BYTES, Devices, HostCaches, device_row, largest_cache_bytes
+from harness.store import Run, load
+from harness.tables import records
+
+SUITE = """
+models = ["*"]
+seeds = 0
+device = "toy"
+[latency]
+scenarios = ["single-stream"]
+slices = 2
+instances = 2
+calls = 10
+seconds = 0.01
+twins = 0
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.chdir(tmp_path)
+    found = World(tmp_path / "plugins", monkeypatch)
+    found.add_plain()
+    return found
+
+
+def run(*options: str, suite: str = SUITE) -> tuple[Result, Run]:
+    Path("toy.toml").write_text(suite, encoding="utf-8")
+    result = CliRunner().invoke(main, ["run", "toy.toml", "--out", "out", "--quiet", *options])
+    assert isinstance(result.exception, SystemExit | None), result.exception
+    return result, load("out")
+
+
+def seconds(finished: Run) -> dict[tuple[str, str], float]:
+    return {(row["variant"], row["boundary"]): row["latency_s"] for row in records(finished.latency)}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("toys")
+        patch.chdir(folder)
+        world = World(folder / "plugins", patch)
+        world.add_plain()
+        world.add("toys", SOURCE + CLOCK)
+        yield run()
+
+
+def test_a_device_with_a_clock_times_calls_to_the_nanosecond_of_that_clock_with_copies_end_to_end_only(
+    finished: Any,
+) -> None:
+    result, found = finished
+    assert result.exit_code == 0, result.output
+    known = seconds(found)
+    assert known["plain-lstm@toy", "compute"] == pytest.approx(COMPUTE_NS / 1e9)
+    assert known["plain-lstm@toy", "end-to-end"] == pytest.approx((COMPUTE_NS + 2 * COPY_NS) / 1e9)
+
+
+def test_a_device_with_a_clock_times_who_does_not_wait_for_it_as_long_as_who_does(finished: Any) -> None:
+    known = seconds(finished[1])
+    for boundary in ("compute", "end-to-end"):
+        assert known["plain-lstm@sloppy", boundary] == known["plain-lstm@toy", boundary]
+
+
+def test_a_device_with_a_clock_is_said_to_have_done_so_with_the_worst_that_it_told_of_itself(finished: Any) -> None:
+    for row in records(finished[1].processes):
+        assert (row["clock"], row["device_name"]) == ("device", "a toy")
+        assert (row["device_clock_mhz"], row["device_memory_clock_mhz"]) == (1300.0, 800.0)
+        assert (row["device_temperature_c"], row["device_power_w"]) == (52.0, 5.0)
+        assert row["device_throttling"] == "too hot"
+        assert 0 <= row["overhead_s"] < COMPUTE_NS / 1e9
+
+
+def test_a_device_is_told_of_in_the_report_with_its_throttling_and_its_changing_clock(finished: Any) -> None:
+    report = (finished[1].path / "report.md").read_text(encoding="utf-8")
+    assert "Calls were timed by the device's own clock; the device was drained before and after each." in report
+    assert "**The device was throttled** in 4 of 4 workers: too hot." in report
+    assert "| a toy | 1300 MHz | 52 °C | too hot |" in report
+
+
+def test_a_device_tells_the_energy_of_a_call(finished: Any) -> None:
+    known = records(finished[1].costs)
+    assert [row["device_energy_j"] for row in known] == pytest.approx([JOULES] * 2)
+    assert "| the device's |" in (finished[1].path / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_device_has_no_bound_by_the_processor(finished: Any) -> None:
+    assert finished[1].latency["bound_s"].isna().all()
+    assert finished[1].machine.empty
+
+
+def test_what_nobody_has_a_clock_for_is_timed_by_the_hosts(world: World) -> None:
+    world.add("toys", SOURCE)
+    result, finished = run("--runtimes", "toy")
+    assert result.exit_code == 0, result.output
+    assert set(finished.processes["clock"]) == {"host"}
+    assert finished.processes["device_throttling"].isna().all()
+    assert "own clock" not in (finished.path / "report.md").read_text(encoding="utf-8")
+    assert seconds(finished)["plain-lstm@toy", "compute"] != pytest.approx(COMPUTE_NS / 1e9)
+
+
+def test_a_plugin_that_gives_the_clock_alone_times_another_plugins_runtime(world: World) -> None:
+    world.add("toys", SOURCE)
+    world.add("clock", f"import harness, toy_devices\n{CLOCK}")
+    _, finished = run("--runtimes", "toy")
+    assert seconds(finished)["plain-lstm@toy", "compute"] == pytest.approx(COMPUTE_NS / 1e9)
+
+
+def test_a_devices_caches_are_emptied_before_every_call_and_outside_its_window(world: World) -> None:
+    world.add("toys", SOURCE + CLOCK)
+    _, finished = run("--runtimes", "toy", "--cold-cache")
+    known = seconds(finished)
+    assert known["plain-lstm@toy", "compute"] == pytest.approx(COLD_NS / 1e9)
+    assert known["plain-lstm@toy", "end-to-end"] == pytest.approx((COLD_NS + 2 * COPY_NS) / 1e9)
+    assert set(finished.latency["caches"]) == {"cold"}
+    assert "1 thread a call, cold caches." in (finished.path / "report.md").read_text(encoding="utf-8")
+
+
+def test_caches_that_nobody_can_empty_are_refused_with_the_next_step(world: World) -> None:
+    world.add("toys", SOURCE)
+    _, finished = run("--runtimes", "toy", "--cold-cache")
+    (row,) = [row for row in records(finished.trials) if row["kind"] == "latency"]
+    said = "no plugin here can empty the caches of 'toy'; leave --cold-cache out"
+    assert (row["status"], row["reason"]) == ("unsupported", said)
+
+
+def test_the_hosts_caches_are_emptied_by_reading_more_than_they_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place, text in enumerate(("48K", "2048K", "4M", "words", "")):
+        (tmp_path / f"index{place}").mkdir()
+        (tmp_path / f"index{place}" / "size").write_text(f"{text}\n", encoding="ascii")
+    assert largest_cache_bytes(tmp_path) == 4 * 2**20
+    assert largest_cache_bytes(tmp_path / "nothing") == UNTOLD_BYTES
+    read: list[int] = []
+
+    class Memory:
+        def __init__(self, size: int) -> None:
+            self.size = size
+
+        def __len__(self) -> int:
+            return self.size
+
+        def max(self) -> None:
+            read.append(8 * self.size)
+
+    monkeypatch.setattr(np, "ones", Memory)
+    caches = HostCaches(tmp_path)
+    caches.evict()
+    caches.evict()
+    assert read == [8 * 2**20] * 2
+
+
+def test_a_call_that_finds_nothing_in_the_caches_reads_its_weights_from_memory(world: World) -> None:
+    suite = SUITE.replace('device = "toy"', "")
+    _, finished = run("--cold-cache", suite=suite)
+    assert set(finished.latency["caches"]) == {"cold"}
+    assert set(finished.processes["clock"]) == {"host"}
+    assert all(row["status"] == "ok" for row in records(finished.trials)), finished.trials["reason"].tolist()
+
+
+def test_the_host_cannot_empty_the_caches_of_several_cores(world: World) -> None:
+    Path("toy.toml").write_text(SUITE.replace('device = "toy"', "threads = 2"), encoding="utf-8")
+    result = CliRunner().invoke(main, ["run", "toy.toml", "--out", "out", "--quiet", "--cold-cache"])
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "harness: --cold-cache: on the cpu the caches of one core can be emptied; leave it out, or --threads 1\n"
+    )
+
+
+def test_runs_with_cold_and_with_warm_caches_have_no_row_in_common(world: World) -> None:
+    suite = SUITE.replace('device = "toy"', "")
+    run(suite=suite)
+    Path("out").rename("warm")
+    run("--cold-cache", suite=suite)
+    result = CliRunner().invoke(main, ["compare", "warm", "out"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("harness: no latency row is in both runs.")
+    assert "single-stream 1×5 cold caches" in result.stderr
+
+
+def catalog_of(*accelerators: Accelerator) -> Catalog:
+    plugin = Plugin("own", "own", "1")
+    return Catalog((plugin,), tuple(Entry("accelerator", one.name, one, plugin) for one in accelerators))
+
+
+def test_a_device_is_opened_once_by_the_first_that_knows_it_and_never_for_the_cpu() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def opens(who: str, names: str) -> Accelerator:
+        def open_(name: str) -> Any:
+            asked.append((who, name))
+            if name not in names.split():
+                raise Unsupported(f"{name} is none of mine")
+            return f"{name} of {who}"
+
+        return Accelerator(who, "", open_)
+
+    devices = Devices(lambda: catalog_of(opens("a", "mps"), opens("b", "mps xpu"), opens("c", "xpu")))
+    assert devices.clock("cpu") is None
+    found: list[Any] = [devices.clock(name) for name in ("xpu", "xpu", "mps", "cuda", "cuda")]
+    assert found == ["xpu of b", "xpu of b", "mps of a", None, None]
+    assert asked == [("a", "xpu"), ("b", "xpu"), ("a", "mps"), ("a", "cuda"), ("b", "cuda"), ("c", "cuda")]
+
+
+@pytest.mark.parametrize(
+    ("states", "throttling"),
+    [
+        ([DeviceState()], None),
+        ([DeviceState(throttling="")], "none"),
+        (
+            [DeviceState(throttling=""), DeviceState(throttling="power, heat"), DeviceState(throttling="heat")],
+            "heat, power",
+        ),
+    ],
+)
+def test_that_a_device_is_not_throttled_is_told_from_that_it_says_nothing(
+    states: list[DeviceState], throttling: str | None
+) -> None:
+    row = device_row(states)
+    assert (row["clock"], row["device_throttling"]) == ("device", throttling)
+    assert row["device_clock_mhz"] is None
+
+
+def test_no_state_is_a_hosts() -> None:
+    assert device_row([]) == {"clock": "host", **dict.fromkeys(list(device_row([]))[1:])}
+
+
+def test_emptying_the_hosts_caches_reads_all_of_a_memory_that_is_really_there() -> None:
+    caches = HostCaches(Path("nowhere"))
+    caches.evict()
+    assert isinstance(caches._memory, np.ndarray)
+    assert caches._memory.nbytes == 2 * UNTOLD_BYTES
