@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from harness_torch.memory import forget_peak
 from harness_torch.process_state import settle_all
-from harness_torch.session import forget_peak
 
 import harness
 from harness.claims import claims
@@ -465,6 +465,7 @@ def test_what_an_accelerator_held_is_at_least_the_weights(eager: Any) -> None:
 def test_importing_the_plugin_imports_neither_torch_nor_numpy() -> None:
     code = (
         "import sys, harness_torch as p; p.harness_models(); p.harness_runtimes(); "
+        "p.harness_accelerators(); "
         "print({'torch', 'numpy'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
