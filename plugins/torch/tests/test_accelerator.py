@@ -355,6 +355,14 @@ def test_a_device_that_could_be_divided_and_is_not_is_told_of(nvml: FakeNVML) ->
     assert TorchDevice(SECOND).state().clock_mhz == 1980
 
 
+def test_what_is_asked_of_nvml_is_in_nvidias_own_package() -> None:
+    library = pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
+    assert not set(vars(FakeNVML())) - {"nvmlClocksThrottleReasonBoardLimit"} - set(vars(library))
+    assert throttling(library, 0x1FF) == (
+        "SwPowerCap, HwSlowdown, SyncBoost, SwThermalSlowdown, HwThermalSlowdown, HwPowerBrakeSlowdown"
+    )
+
+
 def test_nvml_is_asked_for_once_and_not_before_somebody_asks_for_the_state(
     monkeypatch: pytest.MonkeyPatch, queue: Queue, nvml: FakeNVML
 ) -> None:

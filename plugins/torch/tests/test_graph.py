@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -97,13 +97,18 @@ class Accelerator:
             graph=self.graph,
             Stream=lambda device: "side",
             stream=self.stream,
-            device=lambda device: nullcontext(),
+            device=self.device,
             synchronize=lambda device: self.log.append("synchronize"),
         )
 
     def new_graph(self) -> OperatorGraph:
         self.graphs.append(OperatorGraph(self.log))
         return self.graphs[-1]
+
+    @contextmanager
+    def device(self, device: torch.device) -> Iterator[None]:
+        self.log.append(f"at {device}")
+        yield
 
     @contextmanager
     def stream(self, stream: str) -> Iterator[None]:
@@ -208,7 +213,7 @@ def test_a_layer_is_warmed_up_on_the_stream_that_records_once_its_inputs_are_the
     call(open_session(custom(forward)), inputs(2, 3))
     warm_up = ["layer"] * recorded.WARM_UP_CALLS
     assert accelerator.log == [
-        *("synchronize", "onto side", *warm_up),
+        *("synchronize", "at cpu", "onto side", *warm_up),
         *("record on side", "layer", "off side", "replay"),
     ]
 

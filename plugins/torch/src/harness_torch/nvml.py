@@ -74,7 +74,7 @@ def throttling(library: Any, bits: int) -> str:
     names: dict[int, str] = {}
     for prefix in REASONS:
         for name, bit in vars(library).items():
-            if name.startswith(prefix) and isinstance(bit, int) and bit.bit_count() == 1:
+            if name.startswith(prefix):
                 names.setdefault(bit, name.removeprefix(prefix))
     found = [names.get(1 << n, hex(1 << n)) for n in range(bits.bit_length()) if bits >> n & 1]
     return ", ".join(name for name in found if name not in NOT_THROTTLED)
