@@ -6,13 +6,15 @@ import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from harness_torch.memory import forget_peak
 from harness_torch.process_state import settle_all
-from harness_torch.session import forget_peak
+from harness_torch.session import find_device
 
 import harness
 from harness.claims import claims
@@ -151,6 +153,24 @@ def test_a_device_that_is_not_here_is_refused_in_one_line(eager: Any, model: har
         harness.Unsupported, match=rf"^runtime 'eager' finds no device '{name}' here; choose one of cpu.*$"
     ):
         eager.open(model, random_weights(model, SIZES[0]), options)
+
+
+def test_an_accelerator_is_found_by_its_kind_and_gets_the_number_that_is_current(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def empty(size: int, device: str) -> Any:
+        return SimpleNamespace(device=torch.device(device if ":" in device or device == "cpu" else f"{device}:1"))
+
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("xpu"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch, "empty", empty)
+    for name, expected in (("xpu", "xpu:1"), ("xpu:0", "xpu:0"), ("xpu:1", "xpu:1"), ("cpu", "cpu")):
+        assert find_device("someone", name) == torch.device(expected)
+    with pytest.raises(
+        harness.Unsupported, match=r"^someone finds .* 'xpu:2' here; choose one of cpu, xpu, xpu:0, xpu:1$"
+    ):
+        find_device("someone", "xpu:2")
 
 
 def test_another_dtype_is_refused(eager: Any, model: harness.Model) -> None:
@@ -465,6 +485,7 @@ def test_what_an_accelerator_held_is_at_least_the_weights(eager: Any) -> None:
 def test_importing_the_plugin_imports_neither_torch_nor_numpy() -> None:
     code = (
         "import sys, harness_torch as p; p.harness_models(); p.harness_runtimes(); "
+        "p.harness_accelerators(); "
         "print({'torch', 'numpy'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

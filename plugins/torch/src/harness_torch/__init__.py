@@ -1,5 +1,5 @@
 """PyTorch: `torch.nn.LSTM` and `GRU` as yardsticks, and runtimes for every torch model: `eager`, which also trains,
-`compile`, `eager-bf16` and `torch-int8`.
+`compile`, `graph`, `eager-bf16` and `torch-int8`; and the clock of every accelerator that torch knows.
 
 Importing this module imports neither torch nor NumPy; building a layer or opening a session does.
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import harness
-from harness_torch.runtime import Compile, Eager, EagerBfloat16, TorchInt8
+from harness_torch.runtime import Compile, Eager, EagerBfloat16, Graph, TorchInt8
 
 if TYPE_CHECKING:
     from harness_torch.layers import TorchGRU, TorchLSTM
@@ -21,6 +21,8 @@ for name in ("torch",):  # said here, because only what fails at once is told by
         raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 
 harness_contract = 1
+
+ACCELERATOR = "torch-accelerator"
 
 
 def build_lstm(input_size: int, hidden_size: int, num_layers: int = 1) -> TorchLSTM:
@@ -96,5 +98,18 @@ def harness_models() -> Iterable[harness.Model]:
 
 @harness.hookimpl
 def harness_runtimes() -> Iterable[harness.Runtime]:
-    """PyTorch as it runs when nothing is compiled, compiled, and in fewer bits."""
-    return [Eager(), Compile(), EagerBfloat16(), TorchInt8()]
+    """PyTorch as it runs when nothing is compiled, compiled, recorded and replayed, and in fewer bits."""
+    return [Eager(), Compile(), Graph(), EagerBfloat16(), TorchInt8()]
+
+
+def open_accelerator(name: str) -> harness.Device:
+    """The accelerator of that name, with its clock."""
+    from harness_torch.accelerator import open_device
+
+    return open_device(ACCELERATOR, name)
+
+
+@harness.hookimpl
+def harness_accelerators() -> Iterable[harness.Accelerator]:
+    """Every accelerator that this torch knows."""
+    return [harness.Accelerator(ACCELERATOR, "every accelerator that PyTorch knows, by its events", open_accelerator)]

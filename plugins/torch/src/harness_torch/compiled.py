@@ -68,7 +68,7 @@ def open_compiled(
         if os.environ.get(name, "0") not in ("", "0"):
             raise harness.Unsupported(f"runtime '{runtime}': {name} is set, so torch compiles nothing; unset it")
     layer = open_layer(runtime, model, weights, options).eval()
-    session = CompiledSession(runtime, model, layer, find_device(runtime, options.device), options)
+    session = CompiledSession(runtime, model, layer, find_device(f"runtime '{runtime}'", options.device), options)
     return harness.ByLength(session)  # torch cannot compile packed sequences
 
 

@@ -28,7 +28,7 @@ def open_bfloat16(
     """A session whose layer has weights, inputs and states in bfloat16; see `EagerBfloat16.open`."""
     require_float32(runtime, options)
     layer = open_layer(runtime, model, weights, options).eval().to(torch.bfloat16)
-    session = Bfloat16Session(layer, find_device(runtime, options.device), options)
+    session = Bfloat16Session(layer, find_device(f"runtime '{runtime}'", options.device), options)
     return session if model.takes_lengths else harness.ByLength(session)
 
 

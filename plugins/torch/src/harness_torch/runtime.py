@@ -134,3 +134,29 @@ class Compile:
         from harness_torch.compiled import open_compiled
 
         return open_compiled(self.name, model, weights, options)
+
+
+class Graph:
+    """PyTorch, recorded once for every shape and replayed (CUDA graphs, and what other accelerators call so).
+
+    Accepts every torch model whose calls do the same work whatever the numbers are. Does not train.
+    """
+
+    name = "graph"
+    frameworks = frozenset({"torch"})
+    description = "PyTorch, recorded once for every shape and replayed"
+    needs_accelerator = True
+
+    def open(
+        self, model: harness.Model, weights: Mapping[str, FloatArray], options: harness.SessionOptions
+    ) -> harness.Session:
+        """Open a session, which records when it is called with a shape for the first time.
+
+        Raises:
+            Unsupported: no such accelerator here, torch records nothing there, or neither float32 nor float64; at a
+                call: the layer cannot be recorded.
+            HarnessError: the weights do not fit the layer.
+        """
+        from harness_torch.graph import open_recorded
+
+        return open_recorded(self.name, model, weights, options)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import harness
+from harness_torch.memory import forget_peak, peak_device_bytes
 from harness_torch.process_state import settle, settle_all
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def open_session(
 ) -> harness.Session:
     """A session of the model with these weights; see `Eager.open`."""
     layer = open_layer(runtime, model, weights, options).eval()
-    session = EagerSession(layer, find_device(runtime, options.device), options)
+    session = EagerSession(layer, find_device(f"runtime '{runtime}'", options.device), options)
     return session if model.takes_lengths else harness.ByLength(session)
 
 
@@ -34,7 +34,7 @@ class EagerSession:
     An architecture with one state array gets and gives it as `torch.nn.GRU` does: a tensor, not a tuple of one.
     """
 
-    def __init__(self, layer: nn.Module, device: torch.device, options: harness.SessionOptions) -> None:
+    def __init__(self, layer: Callable[..., Any], device: torch.device, options: harness.SessionOptions) -> None:
         self._layer = layer
         self._device = device
         self._dtype = options.dtype
@@ -88,7 +88,7 @@ def open_layer(
         raise harness.Unsupported(
             f"runtime '{runtime}' cannot run model '{model.name}' in {options.dtype}; choose one of {', '.join(DTYPES)}"
         )
-    device = find_device(runtime, options.device)
+    device = find_device(f"runtime '{runtime}'", options.device)
     settle_all(options.threads)
     layer = build(model, options.size)
     settle_all(options.threads)  # after the model's own code
@@ -142,8 +142,12 @@ def is_head(name: str) -> bool:
     return name.startswith("head.")
 
 
-def find_device(runtime: str, name: str) -> torch.device:
-    """The device of that name.
+def find_device(who: str, name: str) -> torch.device:
+    """The device of that name, with its number: `cuda` is the one of these that is current now.
+
+    Args:
+        who: asks for it, such as `runtime 'eager'`.
+        name: of the device.
 
     Raises:
         Unsupported: it is not here; the text names those that are.
@@ -153,23 +157,8 @@ def find_device(runtime: str, name: str) -> torch.device:
     if accelerator is not None:
         here += [accelerator.type, *(f"{accelerator.type}:{n}" for n in range(torch.accelerator.device_count()))]
     if name not in here:
-        raise harness.Unsupported(f"runtime '{runtime}' finds no device '{name}' here; choose one of {', '.join(here)}")
-    return torch.device(name)
-
-
-def forget_peak(device: torch.device) -> None:
-    """Let the peak of the device's memory begin at what it holds now, where torch counts it."""
-    if device.type != "cpu":
-        with suppress(AttributeError, NotImplementedError, RuntimeError):
-            torch.accelerator.reset_peak_memory_stats(device)
-
-
-def peak_device_bytes(device: torch.device) -> int | None:
-    """The most memory that torch's tensors have held on the device since `forget_peak`; None if that is not counted."""
-    if device.type != "cpu":
-        with suppress(AttributeError, NotImplementedError, RuntimeError):
-            return int(torch.accelerator.max_memory_allocated(device)) or None
-    return None
+        raise harness.Unsupported(f"{who} finds no device '{name}' here; choose one of {', '.join(here)}")
+    return torch.empty(0, device=name).device
 
 
 def to_tensor(array: Array, device: torch.device, dtype: str) -> Tensor:

@@ -46,7 +46,7 @@ class TorchTrainer:
                 f"the weights for training model '{model.name}' lack head.weight or head.bias; add both"
             )
         self._model, self._kind, self._dtype, self._clip_norm = model, kind, options.dtype, recipe.clip_norm
-        self._device, self._threads = find_device(runtime, options.device), options.threads
+        self._device, self._threads = find_device(f"runtime '{runtime}'", options.device), options.threads
         self._layer = open_layer(runtime, model, weights, options).train()
         outputs, features = weights["head.weight"].shape  # (outputs, D*H)
         self._head = nn.Linear(features, outputs, device=self._device, dtype=DTYPES[options.dtype])
