@@ -125,7 +125,7 @@ SUITE_KEYS = {
     **{f"stream.{name}": field for name, field in suite.Stream.model_fields.items()},
     **{f"server.{name}": field for name, field in suite.Server.model_fields.items()},
 }
-NUMBERS = {name: field.default for name, field in SUITE_KEYS.items() if isinstance(field.default, int | float)}
+NUMBERS = {name: field.default for name, field in SUITE_KEYS.items() if type(field.default) in (int, float)}
 
 
 class Idle:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from made_up_runs import Timed, five, trial_row, write_run
 
 from harness import ReportFormat, load
-from harness.catalog import KINDS, Catalog, Entry, Plugin
+from harness.catalog import Catalog, Entry, Plugin
 from harness.columns import column_type
 from harness.contract import printable
 from harness.formats import BUILT_IN, latex, summaries, with_built_in
@@ -71,7 +71,7 @@ def test_a_format_is_found_by_its_name_and_says_what_it_is() -> None:
 def test_a_catalog_names_them_before_those_of_plugins() -> None:
     plugin = Plugin("own", "own-package", "1.0")
     given_format = ReportFormat("own", "", lambda run, folder: None)
-    both = with_built_in(Catalog((plugin,), (Entry(KINDS[-1], "own", given_format, plugin),)))
+    both = with_built_in(Catalog((plugin,), (Entry("report format", "own", given_format, plugin),)))
     assert both.names("report format") == [*BUILT_IN, "own"]
     assert both.plugins == (plugin,)
     assert both.entry("report format", "csv").plugin.distribution == "rnn-harness"

@@ -124,6 +124,7 @@ def test_a_benchmark_says_what_our_estimate_is_and_that_theirs_is_not_it(run: Ru
         "scenario": "single-stream",
         "batch": 1,
         "time": 5,
+        "caches": None,
         "boundary": "compute",
     }
 

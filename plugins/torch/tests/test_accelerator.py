@@ -275,13 +275,13 @@ class FakeNVML(SimpleNamespace):
 def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNVML:
     made = FakeNVML()
     monkeypatch.setitem(sys.modules, "pynvml", made)
-    tell_properties(monkeypatch, uuid=UUID)
+    tell_properties(monkeypatch, uuid=UUID, name="a card")
     return made
 
 
 def test_the_state_of_a_device_is_told_in_the_units_of_the_contract(nvml: FakeNVML) -> None:
     device = TorchDevice(SECOND)
-    assert device.state() == harness.DeviceState(1980, 2619, 41, 123.456, "SwPowerCap, HwThermalSlowdown")
+    assert device.state() == harness.DeviceState("a card", 1980, 2619, 41, 123.456, "SwPowerCap, HwThermalSlowdown")
     assert device.energy_j() == 987_654.321
 
 

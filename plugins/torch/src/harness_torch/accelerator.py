@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -63,8 +64,9 @@ class TorchDevice:
         self._buffer.zero_()
 
     def state(self) -> harness.DeviceState:
-        """What NVML says of it; nothing of a device that is not NVIDIA's, or without the package nvidia-ml-py."""
-        return self._gauges.state() if self._gauges else harness.DeviceState()
+        """Its name, and what NVML says; that is nothing of other devices than NVIDIA's, or without nvidia-ml-py."""
+        state = self._gauges.state() if self._gauges else harness.DeviceState()
+        return replace(state, name=getattr(self._properties, "name", None))
 
     def energy_j(self) -> float | None:
         """Joules that it has used since its driver was loaded, from NVML; None where that is not told."""
