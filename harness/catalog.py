@@ -376,18 +376,20 @@ def _check_task(task: Any) -> None:
 
 def _check_format(report_format: Any) -> None:
     _check_type(report_format, ReportFormat)
-    _check_name("report format name", report_format.name)
-    who = f"report format '{report_format.name}'"
-    _require(isinstance(report_format.description, str), who, "description must be a text")
-    _require(callable(report_format.write), who, "write must be callable")
+    _check_simple("report format", report_format, "write")
 
 
 def _check_accelerator(accelerator: Any) -> None:
     _check_type(accelerator, Accelerator)
-    _check_name("accelerator name", accelerator.name)
-    who = f"accelerator '{accelerator.name}'"
-    _require(isinstance(accelerator.description, str), who, "description must be a text")
-    _require(callable(accelerator.open), who, "open must be callable")
+    _check_simple("accelerator", accelerator, "open")
+
+
+def _check_simple(kind: str, value: Any, function: str) -> None:
+    """What has a name, a description and one function."""
+    _check_name(f"{kind} name", value.name)
+    who = f"{kind} '{value.name}'"
+    _require(isinstance(value.description, str), who, "description must be a text")
+    _require(callable(getattr(value, function)), who, f"{function} must be callable")
 
 
 def _check_type(value: Any, expected: type) -> None:

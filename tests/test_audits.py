@@ -158,6 +158,28 @@ def test_a_clock_that_runs_slowly_fails_and_an_engine_that_waits_for_a_core_does
     assert failed(replace(HONEST, worker_s=1.0, engine_s=2.5)) == set()
 
 
+@pytest.mark.parametrize(
+    ("device_s", "host_s", "is_right"),
+    [
+        (1.0, 1.0, True),
+        (0.9, 1.0, True),
+        (3.0, 1.0, True),  # it may count more finely, and a call is not faster for it
+        (0.4, 1.0, False),
+        (0.0, 1.0, False),
+        (20e-6, 200e-6, True),  # the marks themselves take time
+        (0.0, 5e-3, False),
+    ],
+)
+def test_a_devices_clock_is_held_against_the_hosts(device_s: float, host_s: float, is_right: bool) -> None:
+    evidence = replace(HONEST, compute_s=device_s, host_s=host_s, repeated_s=device_s, peak_flops_per_s=None)
+    finding = found(HONEST, replace(HONEST, repeated_s=1e-3), evidence)["clock"]
+    assert (finding.problem == "") == is_right
+    if not is_right:
+        said = f"the device's clock counted {device_s:.2g} s a call while {host_s:.2g} s passed"
+        assert (finding.problem, finding.value) == (said, device_s)
+        assert finding.value < finding.allowed
+
+
 def test_a_worker_rests_or_says_how_busy_it_is() -> None:
     assert rest(0.01) == Finding("rest", 0.01, RESTING_CORES)
     assert "1.50 cores are busy" in rest(1.5).problem

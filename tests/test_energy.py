@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.engine.energy import EnergyCounter, energy_counters, energy_of_a_call
+from harness.engine.energy import DeviceCounter, EnergyCounter, energy_counters, energy_of_a_call
 
 RANGE_UJ = 262143328850
 
@@ -126,3 +127,32 @@ def test_what_a_call_raises_is_not_hidden(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="of the session's own"):
         energy_of_a_call(fails, energy_counters(tmp_path))
+
+
+class Card:
+    """A device that uses half a joule a call, and may not say so."""
+
+    def __init__(self, counts: bool = True) -> None:
+        self._counts, self.calls, self.now_ns = counts, 0, 0
+
+    def call(self) -> None:
+        self.calls += 1
+        self.now_ns += 10_000_000
+
+    def clock(self) -> int:
+        return self.now_ns
+
+    def energy_j(self) -> float | None:
+        return 1e6 + 0.5 * self.calls if self._counts else None
+
+
+def test_a_devices_own_counter_is_read_around_the_block() -> None:
+    card: Any = Card()
+    assert energy_of_a_call(card.call, [DeviceCounter(card)], 1.0, card.clock) == pytest.approx(0.5)
+    assert card.calls == 100
+
+
+def test_a_device_that_counts_no_energy_is_not_called() -> None:
+    card: Any = Card(counts=False)
+    assert energy_of_a_call(card.call, [DeviceCounter(card)], 1.0, card.clock) is None
+    assert card.calls == 0
