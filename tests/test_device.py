@@ -238,6 +238,12 @@ def test_that_a_device_is_not_throttled_is_told_from_that_it_says_nothing(
     assert row["device_clock_mhz"] is None
 
 
+def test_of_several_states_the_worst_is_told_and_what_one_does_not_say_is_told_by_another() -> None:
+    first = DeviceState("a card", 1500.0, 900.0, 50.0, 30.0)
+    row = device_row([first, DeviceState(None, 1200.0, None, 61.0, 20.0), DeviceState(None, 1400.0, 950.0, 40.0)])
+    assert list(row.values()) == ["device", "a card", 1200.0, 900.0, 61.0, 30.0, None]
+
+
 def test_no_state_is_a_hosts() -> None:
     assert device_row([]) == {"clock": "host", **dict.fromkeys(list(device_row([]))[1:])}
 

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -627,6 +628,25 @@ def test_a_turn_that_loses_its_core_in_any_of_its_calls_is_marked_whole_and_no_o
         samples = samples_of([work.subject for work in works], 20, LONG, 0, clock)
         assert marks(samples) == [{turn in hit} for turn in range(16)]
         assert set(counts(samples).values()) == {20}  # and what was disturbed is still there
+
+
+@given(hit=st.sets(st.integers(0, 1 + TURN_CALLS)))
+def test_where_caches_are_emptied_a_call_that_loses_its_core_is_marked_alone_and_emptying_marks_none(
+    hit: set[int],
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        machine, clock, calls = Machine(monkeypatch), Clock(), list[bool]()
+
+        def run() -> None:
+            if not gc.isenabled():
+                calls.append(len(calls) % (1 + TURN_CALLS) in hit)
+                if calls[-1]:
+                    machine.take_a_core()
+
+        subject = replace(Work(clock, "a", at_run=run).subject, evict=machine.take_a_core)
+        samples = samples_of([subject], 20, LONG, 0, clock)
+        assert [s.disturbed for s in samples] == calls
+        assert len(calls) == 8 * (1 + TURN_CALLS)
 
 
 TURN_NS = (1 + TURN_CALLS) * (PREPARE_NS + 1_000_000_000 + FETCH_NS)

@@ -18,7 +18,7 @@ import numpy as np
 from harness.contract import Device, DeviceState, Inputs, LayerSize, Session, Split, Trainer
 from harness.engine.calls import Clock, Subject, Witness, one_call, timed_call
 from harness.engine.device import device_row
-from harness.engine.noise import Disturbance, NoiseRecord, disturbed
+from harness.engine.noise import Disturbance, NoiseRecord, Reading, disturbed
 
 BOUNDARIES = ("compute", "end-to-end")
 TURN_CALLS = 5  # calls of one subject before the next one's turn, besides the first, which finds the other's caches
@@ -43,7 +43,8 @@ class Sample:
         call: which of the turn's calls; call 0 follows another subject's turn and is left out of estimates.
         start_s: Unix time, in seconds.
         elapsed_s: how long it took, in seconds.
-        disturbed: did the machine take a core away during its turn (see `noise.disturbed`); None where it cannot tell.
+        disturbed: did the machine take a core away during its turn, or where caches are emptied since that and until
+            the next time (see `noise.disturbed`); None where it cannot tell.
     """
 
     key: str
@@ -190,10 +191,11 @@ def _take_turns(
                     subject, boundary = open_turns[index]
                     of = subject.key, boundary
                     wanted = 1 + min(TURN_CALLS, calls - len(taken[of]))
-                    begin, before = clock(), disturbance.read()
+                    beside = TurnDisturbance(disturbance, clock)
                     watched = [call in kept[of] and subject.is_session for call in range(len(taken[of]), calls)]
-                    timed = _turn(subject, boundary, [False, *watched][:wanted], witnesses[subject.key], clock)
-                    is_disturbed = disturbed(before, disturbance.read(), (clock() - begin) / 1e9)
+                    own = beside.over(subject)
+                    timed = _turn(own, boundary, [False, *watched][:wanted], witnesses[subject.key], clock)
+                    marks = beside.marks(len(timed))
                     taken[of] += [elapsed for _, elapsed in timed[1:]]
                     samples += [
                         Sample(
@@ -204,13 +206,48 @@ def _take_turns(
                             call,
                             (unix_ns + start) / 1e9,
                             elapsed / 1e9,
-                            is_disturbed,
+                            mark,
                         )
-                        for call, (start, elapsed) in enumerate(timed)
+                        for call, ((start, elapsed), mark) in enumerate(zip(timed, marks, strict=True))
                     ]
             open_turns = [pair for pair in open_turns if not _finished(taken[pair[0].key, pair[1]], calls, seconds)]
             block += 1
     return samples
+
+
+class TurnDisturbance:
+    """Looks whether a turn is disturbed: as a whole, or each of its calls where caches are emptied between them.
+
+    Emptying takes a hundred times as long as a call, and what is disturbed then is not the call.
+    """
+
+    def __init__(self, disturbance: Disturbance, clock: Clock) -> None:
+        self._disturbance, self._clock = disturbance, clock
+        self._looks: list[tuple[int, Reading]] = []
+        self._look()
+
+    def over(self, subject: Subject) -> Subject:
+        """The subject, watched."""
+        if (evict := subject.evict) is None:
+            return subject
+
+        def watched() -> None:
+            self._look()
+            evict()
+            self._look()
+
+        return replace(subject, evict=watched)
+
+    def marks(self, calls: int) -> list[bool | None]:
+        """Of each of so many calls whether it was disturbed; at the end of the turn."""
+        self._look()
+        is_whole = len(self._looks) == 2
+        spans = zip(self._looks[0 if is_whole else 2 :: 2], self._looks[1 if is_whole else 3 :: 2], strict=True)
+        marks = [disturbed(before, after, (end - begin) / 1e9) for (begin, before), (end, after) in spans]
+        return marks * calls if is_whole else marks
+
+    def _look(self) -> None:
+        self._looks.append((self._clock(), self._disturbance.read()))
 
 
 def _kept_calls(calls: int, rng: np.random.Generator) -> set[int]:
