@@ -242,8 +242,9 @@ def _facts(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     facts = run.environment | {"os family": (run.environment.get("os") or "").split("-")[0] or None}  # `Linux`
     changing = software(facts) | {f"latency.{name}": value for name, value in sampling(run).model_dump().items()}
     inner = {f"{w} in {p}": v for p, told in run.header.get("pythons", {}).items() for w, v in software(told).items()}
-    devices = ", ".join(sorted(set(run.processes["device_name"].dropna()))) if len(run.processes) else ""
-    return {name: facts.get(name) for name in MUST_AGREE} | {"device": devices or None}, changing | inner
+    devices = {row["device_name"] for row in records(run.processes) if isinstance(row.get("device_name"), str)}
+    agreeing = {name: facts.get(name) for name in MUST_AGREE} | {"device": ", ".join(sorted(devices)) or None}
+    return agreeing, changing | inner
 
 
 def software(facts: Mapping[str, Any]) -> dict[str, Any]:

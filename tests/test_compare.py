@@ -495,6 +495,19 @@ def test_what_matters_and_differs_is_refused_with_every_difference_and_the_way_o
     assert "Matters and differs: cpu_model: A CPU | another" in comparison_lines(found)
 
 
+def test_latencies_of_two_kinds_of_device_are_refused_as_those_of_two_machines() -> None:
+    side = timed(A, by_process(1.0, 1.01))
+
+    def on(*names: str | None) -> Run:
+        return run(side, processes=[{"slice": 1, "canary_s": 1.0, "device_name": name} for name in names])
+
+    with pytest.raises(HarnessError, match=r"what matters differs: device: card one, card two \| card one; "):
+        compare(on("card two", None, "card one"), on("card one"))
+    with pytest.raises(HarnessError, match=r"what matters differs: device: – \| card one; "):
+        compare(on(None), on("card one"))
+    assert not compare(on("card one", None), on("card one", "card one")).differences
+
+
 @pytest.mark.parametrize("name", [name for name in MUST_AGREE if name != "os family"])
 def test_each_fact_that_matters_refuses_alone_even_if_one_side_could_not_read_it(name: str) -> None:
     side = timed(A, by_process(1.0, 1.01))
