@@ -167,14 +167,6 @@ def test_the_hosts_caches_are_emptied_by_reading_more_than_they_hold(
     assert read == [8 * 2**20] * 2
 
 
-def test_a_call_that_finds_nothing_in_the_caches_reads_its_weights_from_memory(world: World) -> None:
-    suite = SUITE.replace('device = "toy"', "")
-    _, finished = run("--cold-cache", suite=suite)
-    assert set(finished.latency["caches"]) == {"cold"}
-    assert set(finished.processes["clock"]) == {"host"}
-    assert all(row["status"] == "ok" for row in records(finished.trials)), finished.trials["reason"].tolist()
-
-
 def test_the_host_cannot_empty_the_caches_of_several_cores(world: World) -> None:
     Path("toy.toml").write_text(SUITE.replace('device = "toy"', "threads = 2"), encoding="utf-8")
     result = CliRunner().invoke(main, ["run", "toy.toml", "--out", "out", "--quiet", "--cold-cache"])
@@ -184,11 +176,15 @@ def test_the_host_cannot_empty_the_caches_of_several_cores(world: World) -> None
     )
 
 
-def test_runs_with_cold_and_with_warm_caches_have_no_row_in_common(world: World) -> None:
-    suite = SUITE.replace('device = "toy"', "")
-    run(suite=suite)
+def test_on_the_host_a_run_with_cold_caches_says_so_and_has_no_row_in_common_with_a_warm_one(world: World) -> None:
+    suite = SUITE.replace('device = "toy"', "").replace("instances = 2", "instances = 1")
+    _, warm = run(suite=suite)
+    assert warm.latency["caches"].isna().all()
     Path("out").rename("warm")
-    run("--cold-cache", suite=suite)
+    _, cold = run("--cold-cache", suite=suite)
+    assert set(cold.latency["caches"]) == {"cold"}
+    assert set(cold.processes["clock"]) == {"host"}
+    assert set(cold.trials["status"]) == {"ok"}
     result = CliRunner().invoke(main, ["compare", "warm", "out"])
     assert result.exit_code == 2
     assert result.stderr.startswith("harness: no latency row is in both runs.")
