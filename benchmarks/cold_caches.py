@@ -1,7 +1,7 @@
 """How much must be read before a call so that its weights come from memory: a layer's latency after reading so many
 times what the largest cache holds.
 
-    python benchmarks/cold_caches.py [--model torch-lstm@eager] [--rounds 40]
+    python benchmarks/cold_caches.py [--model torch-lstm@eager] [--hidden-size 128] [--rounds 40]
 
 All amounts take turns in random order. Printed is the median call after each, over that of warm calls, and how long the
 reading took.
@@ -21,7 +21,7 @@ from harness.engine.device import HostCaches
 from harness.engine.timing import session_subject, warm_up
 from harness.parity import probe_weights
 
-SIZE, TIME = LayerSize(28, 128), 28
+INPUT_SIZE, TIME = 28, 28
 TIMES = (0, 1 / 64, 1 / 16, 1 / 4, 1 / 2, 1, 2, 4)
 
 
@@ -29,13 +29,15 @@ def main() -> None:
     """Measure and print a row an amount."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="torch-lstm@eager", metavar="MODEL@RUNTIME")
+    parser.add_argument("--hidden-size", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=40)
     options = parser.parse_args()
     model_name, _, runtime_name = options.model.partition("@")
     catalog = discover()
     model, runtime = catalog.model(model_name), catalog.runtime(runtime_name)
-    weights = probe_weights(model.architecture, SIZE, "float32")
-    subject = session_subject("timed", runtime.open(model, weights, SessionOptions(SIZE)), 1, TIME, SIZE, "float32", 0)
+    size = LayerSize(INPUT_SIZE, options.hidden_size)
+    weights = probe_weights(model.architecture, size, "float32")
+    subject = session_subject("timed", runtime.open(model, weights, SessionOptions(size)), 1, TIME, size, "float32", 0)
     warm_up(subject, 1.0)
     caches = {times: HostCaches(times=times) for times in TIMES}
     calls: dict[float, list[int]] = {times: [] for times in TIMES}
@@ -48,7 +50,9 @@ def main() -> None:
             reading[times].append(perf_counter_ns() - began)
             calls[times].append(one_call(subject, "compute", subject.make(), perf_counter_ns).elapsed_ns)
     warm = median(calls[0])
-    print(f"{options.model}, {SIZE}, T={TIME}; the largest cache holds {caches[1].size_bytes / 2**20:.0f} MiB")
+    kib = sum(array.nbytes for array in weights.values()) / 1024
+    print(f"{options.model}, {size}, T={TIME}, {kib:.0f} KiB of weights;", end=" ")
+    print(f"the largest cache holds {caches[1].size_bytes / 2**20:.0f} MiB")
     print("| read, times the largest cache | call | over a warm one | reading |\n| --- | --- | --- | --- |")
     for times in TIMES:
         call, took = median(calls[times]), median(reading[times])

@@ -29,7 +29,7 @@ TEXTS = frozenset(
         *("task_distribution", "task_distribution_version", "compute_dtype", "trained_by", "scenario", "baseline"),
         *("status", "reason", "log", "moment", "case", "part", "yardstick", "problem", "what", "audit", "audits"),
         *("metric", "boundary", "governor", "cpus", "matrix", "verdict", "unit", "latency_unit", "ratio_unit"),
-        *("limited_by", "parity", "caches", "clock", "device_name", "device_throttling"),
+        *("limited_by", "parity", "caches", "clock", "clock_reason", "device_name", "device_throttling"),
     }
 )
 TEXT_ENDS = ("_status", "_verdict")  # of a scenario's columns in the summary

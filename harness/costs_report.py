@@ -25,7 +25,7 @@ FIGURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "parameters": ("parameters", "{:,}".format),
     "flops": ("a call computes", partial(with_prefix, unit="FLOP")),
     "energy_j": ("energy a call", partial(with_prefix, unit="J")),
-    "device_energy_j": ("the device's", partial(with_prefix, unit="J")),
+    "device_energy_j": ("device's energy a call", partial(with_prefix, unit="J")),
 }
 """Columns of the costs table, their headings, and how their values are written, in the report's order."""
 
@@ -36,8 +36,7 @@ COSTS_READING = (
     "others wait for it or find it. **peak memory**: the most that the process held until then, above what it held "
     "before the plugin was loaded, libraries included, processes it started not. **model on disk**, **compiling** and "
     "**exporting** are what the session says of itself. **a call computes**: the products with weight matrices. "
-    "**energy a call**: of all the machine's processor packages, idle power and neighbours included; **the device's** "
-    "stands beside it.",
+    "**energy a call**: of all the machine's processor packages, idle power and neighbours included.",
 )
 
 

@@ -25,6 +25,7 @@ def load_lines(run: Run) -> list[str]:
     """What the report says of loads, in Markdown; nothing where no load trial was planned."""
     if not (run.trials["kind"] == "load").any():
         return []
+    is_cold = bool(run.trials["caches"].notna().any())
     lines: list[str] = []
     for scenario, columns, rows in load_tables(run):
         own = records(run.capacity[run.capacity["scenario"] == scenario])
@@ -37,6 +38,7 @@ def load_lines(run: Run) -> list[str]:
         "probes in which the load generator itself was late; they count neither way. **At least**: no higher load is "
         "offered, so the limit was not reached, and there is no ratio.",
         "",
+        *(["Loads found the caches as they were: only latencies were measured with cold ones.", ""] if is_cold else []),
         *details("All loads that were offered", _probes_table(run)),
     ]
     return lines

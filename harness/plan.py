@@ -360,6 +360,10 @@ def _check_use(suite: Suite, trials: Sequence[Trial]) -> None:
             f"nothing to time: {names} for none of these variants on these tasks; choose others, or leave latency out "
             "with scenarios = []"
         )
+    if suite.latency.cold_cache and not any(trial.caches for trial in trials):
+        raise HarnessError(
+            "--cold-cache: no latency is measured here, and loads find the caches as they are; leave it out"
+        )
     if any(trial.caches and trial.device == "cpu" and trial.threads > 1 for trial in trials):
         raise HarnessError(
             "--cold-cache: on the cpu the caches of one core can be emptied; leave it out, or --threads 1"
@@ -394,7 +398,7 @@ def _pairs(suite: Suite, catalog: Catalog) -> list[tuple[Model, Runtime]]:
     _check_architectures(models)
     pairs = [(model, runtime) for model in models for runtime in runtimes if model.framework in runtime.frameworks]
     if not runtimes:
-        raise HarnessError("nothing to run: these runtimes need an accelerator; name one, such as --device cuda")
+        raise HarnessError("nothing to run: these runtimes need an accelerator; name one with --device")
     if not pairs:
         raise HarnessError(
             f"nothing to run: none of the runtimes {', '.join(r.name for r in runtimes)} "

@@ -103,7 +103,9 @@ def _set_threads(config: pytest.Config) -> None:
     from harness.suite import DEFAULT_SUITE, read_suite
 
     try:
-        _, suite = read_suite(config.known_args_namespace.harness_suite or DEFAULT_SUITE)
+        name, suite = read_suite(config.known_args_namespace.harness_suite or DEFAULT_SUITE)
+        if suite.latency.cold_cache:  # pytest-benchmark goes on until enough was timed, and emptying them is not timed
+            raise HarnessError(f"suite '{name}' has cold_cache, which would take hours under pytest; use harness run")
     except HarnessError as error:
         raise pytest.UsageError(f"--harness-suite: {error}") from error
     before = {name: os.environ.get(name) for name in THREAD_VARIABLES}

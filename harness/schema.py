@@ -57,13 +57,25 @@ PROCESS_COLUMNS = [
     *("canary_s", "overhead_s", "overhead_end_to_end_s", "disturbed_share"),
     *("run_delay_s", "involuntary_switches", "voluntary_switches", "steal_share", "other_busy_share"),
     *("page_faults_major", "page_faults_minor", "gc_collections", "frequency_mhz", "governor", "temperature_c"),
-    *("cpus", "clock", "device_name", "device_clock_mhz", "device_memory_clock_mhz", "device_temperature_c"),
+    *("cpus", "clock", "clock_reason", "device_name", "device_clock_mhz", "device_memory_clock_mhz"),
+    "device_temperature_c",
     *("device_power_w", "device_throttling"),
 ]
 MATRIX_COLUMNS = ["trial", "matrix", "rows", "columns"]
 MACHINE_COLUMNS = ["device", "dtype", "threads", "what", "working_set_bytes", "flops_per_s", "bytes_per_s"]
 TEXT_PROCESS_COLUMNS = (
-    *("task", "runtime", "python", "trial", "governor", "cpus", "clock", "device_name", "device_throttling"),
+    *(
+        "task",
+        "runtime",
+        "python",
+        "trial",
+        "governor",
+        "cpus",
+        "clock",
+        "clock_reason",
+        "device_name",
+        "device_throttling",
+    ),
 )
 NUMERIC_PROCESS_COLUMNS = [c for c in PROCESS_COLUMNS if c not in TEXT_PROCESS_COLUMNS]
 FLOAT_COLUMNS = {

@@ -244,6 +244,7 @@ def _facts(run: Run) -> tuple[dict[str, Any], dict[str, Any]]:
     inner = {f"{w} in {p}": v for p, told in run.header.get("pythons", {}).items() for w, v in software(told).items()}
     devices = {row["device_name"] for row in records(run.processes) if isinstance(row.get("device_name"), str)}
     agreeing = {name: facts.get(name) for name in MUST_AGREE} | {"device": ", ".join(sorted(devices)) or None}
+    agreeing["clock"] = "device" if any(row.get("clock") == "device" for row in records(run.processes)) else "host"
     return agreeing, changing | inner
 
 

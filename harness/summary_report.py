@@ -271,8 +271,8 @@ def _device_lines(workers: pd.DataFrame) -> list[str]:
     """Whose clock timed what ran on a device, and a warning where that was held down or changed its own."""
     timed = workers[workers["clock"].eq("device")]
     if timed.empty:
-        return []
-    lines = ["Calls were timed by the device's own clock; the device was drained before and after each."]
+        return [f"Calls were timed by the host's clock: {inline(why)}." for why in workers["clock_reason"].dropna()[:1]]
+    lines = ["Calls were timed by the clock of the device's accelerator; the device was drained before and after each."]
     throttled = timed[timed["device_throttling"].notna() & timed["device_throttling"].ne("none")]
     if len(throttled):
         reasons = dict.fromkeys(", ".join(throttled["device_throttling"]).split(", "))

@@ -96,6 +96,7 @@ def process_row(slice_: int, **changes: Any) -> dict[str, Any]:
         "trial": None,
         "cpus": "0-1",
         "clock": "host",
+        "clock_reason": None,
         "device_name": None,
         "device_throttling": None,
         "governor": "performance",

@@ -14,6 +14,7 @@ from made_up_runs import ENVIRONMENT, Probe, load_rows, probes_of, write_loads
 from scipy import stats as scipy_stats
 
 from harness.estimates import NOT_SUSTAINED, ONE_SIDED, REFUSED, SUSTAINED, highest_load
+from harness.load_report import load_lines
 from harness.report import write_report
 from harness.store import Run, RunFolder, load
 from harness.tables import records
@@ -186,6 +187,13 @@ def test_one_shared_slice_gives_a_ratio_without_an_interval(tmp_path: Path) -> N
     text = (write_report(run.path).path / "report.md").read_text(encoding="utf-8")
     assert "| b@r | t | 100 | 2.00× | undecided | 1 ms | 2 ms |" in text
     assert "nan" not in text.partition("## Load")[2].partition("##")[0]
+    assert "Loads found the caches" not in text
+
+
+def test_beside_latencies_with_cold_caches_it_is_said_that_loads_found_them_as_they_were(tmp_path: Path) -> None:
+    run = write(tmp_path / "run", {"a@r": FIVE})
+    run.trials.loc[len(run.trials)] = {"kind": "latency", "caches": "cold"}
+    assert "Loads found the caches as they were: only latencies were measured with cold ones." in load_lines(run)
 
 
 def test_where_every_worker_sustained_nothing_that_is_all_that_is_said(tmp_path: Path) -> None:

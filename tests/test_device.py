@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
@@ -13,8 +16,8 @@ from toy_devices import CLOCK, COLD_NS, COMPUTE_NS, COPY_NS, JOULES, SOURCE
 
 from harness.catalog import Catalog, Entry, Plugin
 from harness.cli import main
-from harness.contract import Accelerator, DeviceState, Unsupported
-from harness.engine.device import UNTOLD_BYTES, Devices, HostCaches, device_row, largest_cache_bytes
+from harness.contract import Accelerator, DeviceState, HarnessError, Unsupported
+from harness.engine.device import UNTOLD_BYTES, CheckedDevice, Devices, HostCaches, device_row, largest_cache_bytes
 from harness.store import Run, load
 from harness.tables import records
 
@@ -81,15 +84,18 @@ def test_a_device_with_a_clock_times_who_does_not_wait_for_it_as_long_as_who_doe
 def test_a_device_with_a_clock_is_said_to_have_done_so_with_the_worst_that_it_told_of_itself(finished: Any) -> None:
     for row in records(finished[1].processes):
         assert (row["clock"], row["device_name"]) == ("device", "a toy")
-        assert (row["device_clock_mhz"], row["device_memory_clock_mhz"]) == (1300.0, 800.0)
-        assert (row["device_temperature_c"], row["device_power_w"]) == (52.0, 5.0)
+        assert (row["device_clock_mhz"], row["device_memory_clock_mhz"]) == (1300.0, 801.0)
+        assert (row["device_temperature_c"], row["device_power_w"]) == (52.0, 7.0)
         assert row["device_throttling"] == "too hot"
         assert row["overhead_s"] == row["overhead_end_to_end_s"] == 0  # by that clock: waiting is no job
 
 
 def test_a_device_is_told_of_in_the_report_with_its_throttling_and_its_changing_clock(finished: Any) -> None:
     report = (finished[1].path / "report.md").read_text(encoding="utf-8")
-    assert "Calls were timed by the device's own clock; the device was drained before and after each." in report
+    assert (
+        "Calls were timed by the clock of the device's accelerator; the device was drained before and after each."
+        in report
+    )
     assert "**The device was throttled** in 4 of 4 workers: too hot." in report
     assert "| a toy | 1300 MHz | 52 °C | too hot |" in report
 
@@ -97,7 +103,7 @@ def test_a_device_is_told_of_in_the_report_with_its_throttling_and_its_changing_
 def test_a_device_tells_the_energy_of_a_call(finished: Any) -> None:
     known = records(finished[1].costs)
     assert [row["device_energy_j"] for row in known] == pytest.approx([JOULES] * 2)
-    assert "| the device's |" in (finished[1].path / "report.md").read_text(encoding="utf-8")
+    assert "| device's energy a call |" in (finished[1].path / "report.md").read_text(encoding="utf-8")
 
 
 def test_a_device_has_no_bound_by_the_processor(finished: Any) -> None:
@@ -111,7 +117,10 @@ def test_what_nobody_has_a_clock_for_is_timed_by_the_hosts(world: World) -> None
     assert result.exit_code == 0, result.output
     assert set(finished.processes["clock"]) == {"host"}
     assert finished.processes["device_throttling"].isna().all()
-    assert "own clock" not in (finished.path / "report.md").read_text(encoding="utf-8")
+    assert set(finished.processes["clock_reason"]) == {"no plugin gives an accelerator"}
+    report = (finished.path / "report.md").read_text(encoding="utf-8")
+    assert "Calls were timed by the host's clock: no plugin gives an accelerator." in report
+    assert "clock of the device" not in report
     assert seconds(finished)["plain-lstm@toy", "compute"] != pytest.approx(COMPUTE_NS / 1e9)
 
 
@@ -136,7 +145,7 @@ def test_caches_that_nobody_can_empty_are_refused_with_the_next_step(world: Worl
     world.add("toys", SOURCE)
     _, finished = run("--runtimes", "toy", "--cold-cache")
     (row,) = [row for row in records(finished.trials) if row["kind"] == "latency"]
-    said = "no plugin here can empty the caches of 'toy'; leave --cold-cache out"
+    said = "nobody here can empty the caches of 'toy' (no plugin gives an accelerator); leave --cold-cache out"
     assert (row["status"], row["reason"]) == ("unsupported", said)
 
 
@@ -191,28 +200,173 @@ def test_on_the_host_a_run_with_cold_caches_says_so_and_has_no_row_in_common_wit
     assert "single-stream 1×5 cold caches" in result.stderr
 
 
+MIXED = """
+import harness, pathlib, toy_devices
+
+def open(name):
+    for place in ("checked", "timed"):  # by the first two workers
+        try:
+            pathlib.Path(place).touch(exist_ok=False)
+            return toy_devices.toy(name)
+        except FileExistsError:
+            pass
+    raise harness.Unsupported("accelerator 'once' opens no more")
+
+@harness.hookimpl
+def harness_accelerators():
+    return [harness.Accelerator("once", "", open)]
+"""
+
+
+def test_calls_that_two_clocks_have_timed_are_never_one_row(world: World) -> None:
+    world.add("toys", SOURCE)
+    world.add("once", MIXED)
+    result, finished = run("--runtimes", "toy")
+    (row,) = [row for row in records(finished.trials) if row["kind"] == "latency"]
+    said = "'toy' has been timed by the device's clock in this run, and would be by the host's here (accelerator 'once'"
+    assert (result.exit_code, row["status"]) == (1, "failed")
+    assert row["reason"].startswith(said), row["reason"]
+    assert set(finished.processes["clock"]) == {"device"}
+
+
 def catalog_of(*accelerators: Accelerator) -> Catalog:
     plugin = Plugin("own", "own", "1")
     return Catalog((plugin,), tuple(Entry("accelerator", one.name, one, plugin) for one in accelerators))
 
 
+class Card:
+    """A device whose clock is the host's, but for what a test replaces."""
+
+    def __init__(self, **instead: Any) -> None:
+        self.__dict__.update(instead)
+
+    def drain(self) -> None:
+        pass
+
+    def mark(self) -> int:
+        return perf_counter_ns()
+
+    def elapsed_ns(self, begin: int, end: int) -> Any:
+        return end - begin
+
+    def evict(self) -> None:
+        pass
+
+    def state(self) -> Any:
+        return DeviceState(name="a card")
+
+    def energy_j(self) -> Any:
+        return 3
+
+
+def fails(*_: Any) -> Any:
+    raise ValueError("it is broken")
+
+
+def devices_of(**opens: Any) -> Devices:
+    return Devices(lambda: catalog_of(*(Accelerator(name, "", own) for name, own in opens.items())))
+
+
 def test_a_device_is_opened_once_by_the_first_that_knows_it_and_never_for_the_cpu() -> None:
     asked: list[tuple[str, str]] = []
 
-    def opens(who: str, names: str) -> Accelerator:
+    def opens(who: str, names: str) -> Any:
         def open_(name: str) -> Any:
             asked.append((who, name))
             if name not in names.split():
                 raise Unsupported(f"{name} is none of mine")
-            return f"{name} of {who}"
+            return Card(state=lambda: DeviceState(name=f"{name} of {who}"))
 
-        return Accelerator(who, "", open_)
+        return open_
 
-    devices = Devices(lambda: catalog_of(opens("a", "mps"), opens("b", "mps xpu"), opens("c", "xpu")))
+    devices = devices_of(a=opens("a", "mps"), b=opens("b", "mps xpu"), c=opens("c", "xpu"))
     assert devices.clock("cpu") is None
-    found: list[Any] = [devices.clock(name) for name in ("xpu", "xpu", "mps", "cuda", "cuda")]
+    found = [getattr(devices.told(name)[0], "name", None) for name in ("xpu", "xpu", "mps", "cuda", "cuda")]
     assert found == ["xpu of b", "xpu of b", "mps of a", None, None]
     assert asked == [("a", "xpu"), ("b", "xpu"), ("a", "mps"), ("a", "cuda"), ("b", "cuda"), ("c", "cuda")]
+
+
+CLOCKS = {
+    "counts microseconds": (lambda begin, end: (end - begin) // 1000, r"its clock counted 2\.?\d*e-05 s while 0\.02"),
+    "counts picoseconds": (lambda begin, end: (end - begin) * 1000, r"its clock counted \d+ s while 0\.02"),
+    "stands still": (lambda begin, end: 0, r"its clock counted 0 s while 0\.02"),
+    "goes back": (lambda begin, end: begin - end, r"elapsed_ns gave -\d+; it must give whole nanoseconds from 0"),
+    "gives seconds": (lambda begin, end: (end - begin) / 1e9, r"elapsed_ns gave 0\.02\d*; it must give whole"),
+    "gives nothing": (lambda begin, end: None, r"elapsed_ns gave None; it must give whole nanoseconds from 0"),
+    "fails": (fails, r"elapsed_ns failed: ValueError: it is broken"),
+}
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+def test_a_clock_that_is_none_is_not_used_and_the_next_plugins_is(clock: str) -> None:
+    elapsed_ns, reason = CLOCKS[clock]
+    alone = devices_of(bad=lambda name: Card(elapsed_ns=elapsed_ns))
+    assert alone.whose("card") == "host"
+    assert re.search(f"^accelerator 'bad': {reason}", alone.told("card")[1]), alone.told("card")
+    with pytest.raises(Unsupported, match=r"^nobody here can empty the caches of 'card' \(accelerator 'bad': "):
+        alone.evict("card")
+    beside = devices_of(bad=lambda name: Card(elapsed_ns=elapsed_ns), good=lambda name: Card())
+    assert (beside.whose("card"), beside.told("card")) == ("device", (DeviceState(name="a card"), ""))
+
+
+@pytest.mark.parametrize(
+    ("opened", "reason"),
+    [
+        (fails, "open failed: ValueError: it is broken"),
+        (lambda name: None, "open gave a NoneType without drain, mark, elapsed_ns, evict, state, energy_j"),
+        (lambda name: Card(drain=3), "open gave a Card without drain"),
+        (lambda name: Card(drain=fails), "drain failed: ValueError: it is broken"),
+        (lambda name: Card(mark=fails), "mark failed: ValueError: it is broken"),
+    ],
+)
+def test_what_a_plugin_does_wrong_is_said_of_its_accelerator(opened: Any, reason: str) -> None:
+    assert devices_of(bad=opened).told("card") == (None, f"accelerator 'bad': {reason}")
+
+
+def test_who_fails_later_is_named_and_what_it_raises_for_the_user_is_passed_on() -> None:
+    def refuses() -> None:
+        raise Unsupported("a card's caches cannot be emptied")
+
+    with pytest.raises(HarnessError, match=r"^accelerator 'a': evict failed: ValueError: it is broken$"):
+        CheckedDevice("a", Card(evict=fails)).evict()
+    with pytest.raises(Unsupported, match=r"^a card's caches cannot be emptied$"):
+        CheckedDevice("a", Card(evict=refuses)).evict()
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        (fails, DeviceState()),
+        (lambda: None, DeviceState()),
+        (lambda: {"clock_mhz": 3}, DeviceState()),
+        (lambda: DeviceState("a\ncard", clock_mhz=math.nan, power_w=5), DeviceState("a card", power_w=5.0)),
+        (lambda: DeviceState(name=7, temperature_c="hot", throttling=""), DeviceState(throttling="")),  # type: ignore[arg-type]
+        (lambda: DeviceState(memory_clock_mhz=True, clock_mhz=900), DeviceState(clock_mhz=900.0)),
+    ],
+)
+def test_of_what_a_device_says_of_itself_only_what_can_be_so_is_kept(told: Any, kept: DeviceState) -> None:
+    assert CheckedDevice("a", Card(state=told)).state() == kept
+
+
+@pytest.mark.parametrize(("told", "kept"), [(fails, None), (lambda: None, None), (lambda: "3", None), (lambda: 3, 3.0)])
+def test_energy_is_a_number_or_nothing(told: Any, kept: float | None) -> None:
+    assert CheckedDevice("a", Card(energy_j=told)).energy_j() == kept
+
+
+def test_another_clock_than_before_is_refused_with_why_it_is_another() -> None:
+    devices = devices_of(a=lambda name: Card(), b=fails)
+    devices.agree("cpu", None)
+    devices.agree("cpu", "host")
+    devices.agree("card", None)
+    devices.agree("card", "device")
+    with pytest.raises(
+        HarnessError, match=r"^'card' has been timed by the host's clock in this run, and would be by the"
+    ):
+        devices.agree("card", "host")
+    with pytest.raises(
+        HarnessError, match=r"by the host's here \(accelerator 'b': open failed: ValueError: it is broken\);"
+    ):
+        devices_of(b=fails).agree("card", "device")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +391,7 @@ def test_that_a_device_is_not_throttled_is_told_from_that_it_says_nothing(
 def test_of_several_states_the_worst_is_told_and_what_one_does_not_say_is_told_by_another() -> None:
     first = DeviceState("a card", 1500.0, 900.0, 50.0, 30.0)
     row = device_row([first, DeviceState(None, 1200.0, None, 61.0, 20.0), DeviceState(None, 1400.0, 950.0, 40.0)])
-    assert list(row.values()) == ["device", "a card", 1200.0, 900.0, 61.0, 30.0, None]
+    assert list(row.values()) == ["device", None, "a card", 1200.0, 900.0, 61.0, 30.0, None]
 
 
 def test_no_state_is_a_hosts() -> None:

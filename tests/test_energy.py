@@ -152,6 +152,12 @@ def test_a_devices_own_counter_is_read_around_the_block() -> None:
     assert card.calls == 100
 
 
+def test_a_devices_counter_that_falls_has_counted_nothing() -> None:
+    card: Any = Card()
+    card.energy_j = lambda: 5.0 - card.calls
+    assert energy_of_a_call(card.call, [DeviceCounter(card)], 0.02, card.clock) is None
+
+
 def test_a_device_that_counts_no_energy_is_not_called() -> None:
     card: Any = Card(counts=False)
     assert energy_of_a_call(card.call, [DeviceCounter(card)], 1.0, card.clock) is None

@@ -204,6 +204,7 @@ def test_a_variant_has_the_shapes_that_were_seen_of_its_architecture_and_size() 
         {"threads": 2},
         {"batch": None},
         {"compute_dtype": "float8"},
+        {"caches": "cold"},
     ],
     ids=str,
 )

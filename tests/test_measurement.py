@@ -152,7 +152,7 @@ class Scripted(FirstAnswers):
                 rows.append([index, boundary, block, turn, call, 1e9, elapsed, self._script.mark])
         warm_ups = [[index, 10 + index, index % 2 == 0] for index in range(len(points))]
         work = [(point["batch"], point["batch"] * point["time"]) for point in points]
-        return {"samples": rows, "warmup": warm_ups, "evidence": [HONEST] * len(points), "work": work}
+        return {"samples": rows, "warmup": warm_ups, "evidence": [HONEST] * len(points), "work": work, "clock": "host"}
 
     def release(self) -> Any:
         self.instance += 1
@@ -408,6 +408,13 @@ def test_the_machine_is_measured_once_without_plugins_after_parity_and_before_an
     }
     compute = run.latency[run.latency["boundary"] == "compute"]
     assert compute["bound_s"].tolist() == [pytest.approx(2 * 5 * 24 * (3 + 6) / 1e9)] * 3
+
+
+def test_who_has_timed_first_says_whose_clock_times_the_run(script: Script, tmp_path: Path) -> None:
+    run_all(tmp_path / "run", slices=2)
+    asked = [arguments["clock"] for worker in script.timing for do, arguments in worker.requests if do == "sample"]
+    assert asked[0] is None
+    assert set(asked[1:]) == {"host"}
 
 
 @pytest.mark.parametrize(
@@ -750,10 +757,10 @@ def test_who_becomes_wrong_and_does_not_rest_either_ends_once(script: Script, tm
 @pytest.mark.parametrize(
     "reply",
     [
-        {"samples": [], "warmup": [], "evidence": [HONEST], "work": [(1, 5)]},
-        {"samples": [], "warmup": [[7, 10, True]], "evidence": [HONEST], "work": [(1, 5)]},
-        {"samples": [], "warmup": [], "evidence": [], "work": []},
-        {"samples": [], "warmup": [], "evidence": [HONEST], "work": []},
+        {"samples": [], "warmup": [], "evidence": [HONEST], "work": [(1, 5)], "clock": "host"},
+        {"samples": [], "warmup": [[7, 10, True]], "evidence": [HONEST], "work": [(1, 5)], "clock": "host"},
+        {"samples": [], "warmup": [], "evidence": [], "work": [], "clock": "host"},
+        {"samples": [], "warmup": [], "evidence": [HONEST], "work": [], "clock": "host"},
     ],
 )
 def test_who_answers_without_samples_or_with_others_is_not_ok(

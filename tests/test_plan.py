@@ -568,9 +568,7 @@ def test_on_a_cpu_a_runtime_that_needs_an_accelerator_is_planned_only_if_it_is_n
 
 def test_that_nothing_but_such_runtimes_is_meant_is_said_with_the_next_step() -> None:
     catalog = a_catalog(plain_model("a"), NeedsAnAccelerator("needs"))
-    with pytest.raises(
-        HarnessError, match=r"^nothing to run: these runtimes need an accelerator; name one, such as --dev"
-    ):
+    with pytest.raises(HarnessError, match=r"^nothing to run: these runtimes need an accelerator; name one with --dev"):
         make_plan(Suite(), catalog)
 
 
@@ -585,6 +583,13 @@ def test_caches_are_said_to_be_cold_of_what_is_timed_alone() -> None:
 def test_caches_of_one_core_and_of_a_device_can_be_emptied(threads: int, device: str) -> None:
     catalog = a_catalog(plain_model("a"), PlainRuntime("trains"))
     assert make_plan(Suite(latency=Latency(cold_cache=True), threads=threads, device=device), catalog).trials
+
+
+def test_cold_caches_of_loads_alone_are_refused() -> None:
+    catalog = a_catalog(plain_model("a"), PlainRuntime("trains"))
+    suite = Suite(latency=Latency(cold_cache=True, scenarios=[]), loads=["server"])
+    with pytest.raises(HarnessError, match=r"^--cold-cache: no latency is measured here, and loads find the caches as"):
+        make_plan(suite, catalog)
 
 
 @pytest.mark.parametrize("changes", [{"threads": 2}, {"sweep": {"threads": [1, 2]}}])

@@ -806,6 +806,7 @@ def test_a_process_tells_the_median_of_what_was_counted_of_canary_and_empty_call
             "warmup": [],
             "evidence": [],
             "work": [],
+            "clock": "host",
         }
     )
     told = here.finish_timing()

@@ -106,11 +106,13 @@ def test_a_test_with_the_fixture_says_so_too(world: World, tmp_path: Path) -> No
     [
         ("quik", "no suite is called 'quik'; did you mean 'quick'?"),
         ("none.toml", "suite 'none.toml' cannot be read: No such file or directory"),
+        ("cold.toml", "suite 'cold' has cold_cache, which would take hours under pytest; use harness run"),
         ("wrong.toml", "suite 'wrong.toml', line 1: unknown key 'thread'; allowed here: description"),
     ],
 )
 def test_a_suite_that_is_none_is_one_line(world: World, tmp_path: Path, suite: str, said: str) -> None:
     (tmp_path / "wrong.toml").write_text("thread = 1\n", encoding="utf-8")
+    (tmp_path / "cold.toml").write_text("[latency]\ncold_cache = true\n", encoding="utf-8")
     done = ask(tmp_path, "--harness", "--harness-suite", suite)
     assert done.code == 4
     assert done.text.startswith(f"ERROR: --harness-suite: {said}")

@@ -81,6 +81,7 @@ PROCESS |= {
     "governor": "performance",
     "cpus": "0-1",
     "clock": "host",
+    "clock_reason": None,
     "device_name": None,
     "device_throttling": None,
 }

@@ -1,10 +1,14 @@
-"""A toy accelerator: a queue and a clock of its own, so that what is timed there is known to the nanosecond."""
+"""A toy accelerator: a queue and a clock of its own, so that what is timed there is known to the nanosecond.
+
+Its clock goes on by what each job says that it takes, and by the time for which it had nothing to do, if that was long.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
 from strangers import PlainLayer
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from harness.contract import FloatArray
 
 COPY_NS, COMPUTE_NS, COLD_NS = 250_000, 1_000_000, 3_000_000
+LONG_NS = 10_000_000
 JOULES = 0.25  # of a call
 SOURCE = """
 import harness
@@ -33,32 +38,35 @@ def harness_accelerators():
 
 
 class Toy:
-    """Does one job after the other; its clock goes on by what each says that it takes, and stands still meanwhile."""
+    """Does one job after the other."""
 
     def __init__(self) -> None:
         self._queue = ThreadPoolExecutor(1)
-        self._now_ns = 0
+        self._now_ns, self._rests_since = 0, perf_counter_ns()
         self._is_cold = False
         self._joules = 0.0
         self._states = 0
 
     def submit(self, takes_ns: int, work: Callable[[], Any]) -> Future[Any]:
-        def job() -> Any:
-            self._now_ns += takes_ns
-            return work()
+        return self._queue.submit(self._job, lambda: takes_ns, work)
 
-        return self._queue.submit(job)
+    def _job(self, takes_ns: Callable[[], int], work: Callable[[], Any]) -> Any:
+        rested = perf_counter_ns() - self._rests_since
+        self._now_ns += takes_ns() + (rested if rested > LONG_NS else 0)
+        try:
+            return work()
+        finally:
+            self._rests_since = perf_counter_ns()
 
     def compute(self, work: Callable[[], Any]) -> Future[Any]:
         """A job that takes three times as long where the caches hold nothing."""
 
-        def job() -> Any:
-            self._now_ns += COLD_NS if self._is_cold else COMPUTE_NS
-            self._is_cold = False
+        def takes_ns() -> int:
+            was_cold, self._is_cold = self._is_cold, False
             self._joules += JOULES
-            return work()
+            return COLD_NS if was_cold else COMPUTE_NS
 
-        return self._queue.submit(job)
+        return self._queue.submit(self._job, takes_ns, work)
 
     def drain(self) -> None:
         self.submit(0, lambda: None).result()
@@ -78,7 +86,12 @@ class Toy:
     def state(self) -> DeviceState:
         self._states += 1
         return DeviceState(
-            "a toy", 1500.0 - 100 * self._states, 800.0, 50.0 + self._states, 5.0, "too hot" * (self._states - 1)
+            "a toy",
+            1500.0 - 100 * self._states,
+            800.0 + self._states,
+            50.0 + self._states,
+            5.0 + self._states,
+            "too hot" * (self._states - 1),
         )
 
     def energy_j(self) -> float:

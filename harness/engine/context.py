@@ -57,6 +57,7 @@ class Context:
     Attributes:
         past: what a resumed run holds already; None for a new one.
         broken_tasks: how loading their data ended, of the tasks whose plugin fails at it.
+        clock: whose clock has timed what was timed so far: `host` or `device`; None where nothing was.
         peaks: FLOP/s of the best matrix product, where it was measured, by device, dtype and threads.
     """
 
@@ -77,6 +78,7 @@ class Context:
         self.past = past
         self.broken_tasks: dict[str, Outcome] = {}
         self.peaks: dict[tuple[str, str, int], float] = {}
+        self.clock: str | None = None
         self._limits = Limits(round(plan.suite.worker_memory_gib * 2**30), round(plan.suite.worker_output_mib * 2**20))
         self._owners = {(entry.kind, entry.name): entry.plugin.name for entry in catalog.entries}
         self._progress = progress
@@ -87,6 +89,7 @@ class Context:
         self._log_number = max(map(_number, (folder.path / "logs").iterdir()), default=0) if folder else 0
         self._ended: dict[str, Outcome] = {}
         if past is not None:
+            self.clock = next(iter(past.processes.loc[past.processes["trial"].isna(), "clock"].dropna()), None)
             for row in past.trials[~past.trials["trial"].isin(past.missing)].to_dict("records"):
                 self._ended[row["trial"]] = Outcome(row["status"], row["reason"], row["log"])
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
+from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
 from harness.catalog import Catalog
-from harness.contract import Device, DeviceState, Unsupported
+from harness.contract import MOST_REASON, Device, DeviceState, HarnessError, Unsupported, one_line, printable
 
 HOST = "cpu"  # the device that is always there, and whose clock is everybody's
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # the kernel's Documentation/ABI/testing/sysfs-devices-system-cpu
 UNITS = {"K": 2**10, "M": 2**20}
 UNTOLD_BYTES = 2**25  # 32 MiB, where the system does not tell how large its caches are
+METHODS = ("drain", "mark", "elapsed_ns", "evict", "state", "energy_j")
+KNOWN_SECONDS = 0.02  # which both clocks must see
 TIMES = 2.0  # what is read, over what the largest cache holds; benchmarks/cold_caches.py looks at others
 
 
@@ -53,6 +59,79 @@ def largest_cache_bytes(folder: Path = CACHES) -> int:
     return max(sizes, default=UNTOLD_BYTES)
 
 
+class CheckedDevice:
+    """A plugin's device, whose answers are checked: what is wrong is said of it, and not of who is timed there.
+
+    Every method but `state` and `energy_j` raises HarnessError where the plugin's fails; these two say nothing then.
+
+    Args:
+        accelerator: the name of the plugin's.
+        device: what it has opened.
+
+    Raises:
+        HarnessError: it is no device.
+    """
+
+    def __init__(self, accelerator: str, device: Any) -> None:
+        self._who = f"accelerator '{accelerator}'"
+        self._device = device
+        if missing := [name for name in METHODS if not callable(getattr(device, name, None))]:
+            raise HarnessError(f"{self._who}: open gave a {type(device).__name__} without {', '.join(missing)}")
+
+    def drain(self) -> None:
+        self._ask("drain")
+
+    def mark(self) -> Any:
+        return self._ask("mark")
+
+    def elapsed_ns(self, begin: Any, end: Any) -> int:
+        found = self._ask("elapsed_ns", begin, end)
+        if not isinstance(found, int | np.integer) or isinstance(found, bool) or found < 0:
+            raise HarnessError(
+                f"{self._who}: elapsed_ns gave {printable(found)}; it must give whole nanoseconds from 0"
+            )
+        return int(found)
+
+    def evict(self) -> None:
+        self._ask("evict")
+
+    def state(self) -> DeviceState:
+        told = {}
+        with suppress(Exception):  # what it says of itself is no part of what was timed
+            state = self._device.state()
+            told = {own.name: _told(own.name, getattr(state, own.name)) for own in fields(DeviceState)}
+        return DeviceState(**told)
+
+    def energy_j(self) -> float | None:
+        with suppress(Exception):
+            return _number(self._device.energy_j())
+        return None
+
+    def check_clock(self) -> None:
+        """Hold the clock against the host's over a wait that both see.
+
+        Raises:
+            HarnessError: it counted less than half of it, or more than twice as much.
+        """
+        self.drain()
+        began, begin = perf_counter_ns(), self.mark()
+        threading.Event().wait(KNOWN_SECONDS)
+        self.drain()
+        end = self.mark()
+        counted, passed = self.elapsed_ns(begin, end), perf_counter_ns() - began
+        if not passed / 2 <= counted <= 2 * passed:
+            seen = f"its clock counted {counted / 1e9:.2g} s while {passed / 1e9:.2g} s passed"
+            raise HarnessError(f"{self._who}: {seen}; elapsed_ns must give nanoseconds between two marks")
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._device, method)(*arguments)
+        except HarnessError:
+            raise
+        except Exception as error:  # a stranger's code
+            raise HarnessError(f"{self._who}: {method} failed: {one_line(error)}") from error
+
+
 class Devices:
     """The devices of one process, each opened when it is first asked for.
 
@@ -63,38 +142,78 @@ class Devices:
     def __init__(self, catalog: Callable[[], Catalog]) -> None:
         self._catalog = catalog
         self._found: dict[str, Device | None] = {HOST: None}
+        self._refusals: dict[str, str] = {}
         self._caches = HostCaches()
 
     def clock(self, name: str) -> Device | None:
-        """The device of that name, of the first plugin that knows it; None where nobody does, and for the host."""
+        """The device of that name, of the first plugin that can time it; None where nobody can, and for the host."""
         if name not in self._found:
-            self._found[name] = self._open(name)
+            self._found[name], self._refusals[name] = self._open(name)
         return self._found[name]
+
+    def whose(self, name: str) -> str:
+        """Whose clock times what runs there: `host` or `device`."""
+        return "host" if self.clock(name) is None else "device"
 
     def evict(self, name: str) -> Callable[[], object]:
         """What empties the caches of the device of that name, or of the host.
 
         Raises:
-            Unsupported: no plugin knows it.
+            Unsupported: nobody can.
         """
         device = self.clock(name)
         if device is None and name != HOST:
-            raise Unsupported(f"no plugin here can empty the caches of '{name}'; leave --cold-cache out")
+            why = self._refusals[name]
+            raise Unsupported(f"nobody here can empty the caches of '{name}' ({why}); leave --cold-cache out")
         return self._caches.evict if device is None else device.evict
 
-    def _open(self, name: str) -> Device | None:
+    def told(self, name: str) -> tuple[DeviceState | None, str]:
+        """What the device of that name says of itself, None if the host's clock times it; and why that does."""
+        device = self.clock(name)
+        return (None if device is None else device.state()), self._refusals.get(name, "")
+
+    def agree(self, name: str, clock: str | None) -> None:
+        """Refuse another clock than has timed the run so far.
+
+        Args:
+            name: of the device.
+            clock: whose that was: `host`, `device`, or None if nothing was timed.
+
+        Raises:
+            HarnessError: it is another one here.
+        """
+        own, why = self.whose(name), self._refusals.get(name, "")
+        if clock not in (None, own):
+            more = f" ({why})" if why else ""
+            raise HarnessError(
+                f"'{name}' has been timed by the {clock}'s clock in this run, and would be by the {own}'s here{more}; "
+                "both are not one table: repair that, or leave the plugin with the accelerator out"
+            )
+
+    def _open(self, name: str) -> tuple[Device | None, str]:
+        refusals = []
         for entry in self._catalog().entries:
             if entry.kind == "accelerator":
-                with suppress(Unsupported):
-                    found: Device = entry.value.open(name)
-                    return found
-        return None
+                try:
+                    found = CheckedDevice(entry.name, entry.value.open(name))
+                    found.check_clock()
+                except HarnessError as error:
+                    refusals.append(one_line(error))
+                except Exception as error:  # a stranger's code
+                    refusals.append(f"accelerator '{entry.name}': open failed: {one_line(error)}")
+                else:
+                    return found, ""
+        return None, printable("; ".join(refusals) or "no plugin gives an accelerator", MOST_REASON)
 
 
-def device_row(states: Sequence[DeviceState]) -> dict[str, Any]:
+def device_row(states: Sequence[DeviceState], why: str = "") -> dict[str, Any]:
     """Whose clock timed a process's calls and what the device said of itself: the columns of the processes table.
 
     The least of its clocks, the most of temperature and power, and every reason for throttling.
+
+    Args:
+        states: after each instance; none where the host's clock was used.
+        why: it was, although there is a device.
     """
 
     def told(name: str) -> list[Any]:
@@ -104,6 +223,7 @@ def device_row(states: Sequence[DeviceState]) -> dict[str, Any]:
     each = {reason.strip() for text in reasons for reason in text.split(",") if reason.strip()}
     return {
         "clock": "device" if states else "host",
+        "clock_reason": why or None,
         "device_name": next(iter(told("name")), None),
         "device_clock_mhz": min(told("clock_mhz"), default=None),
         "device_memory_clock_mhz": min(told("memory_clock_mhz"), default=None),
@@ -111,3 +231,15 @@ def device_row(states: Sequence[DeviceState]) -> dict[str, Any]:
         "device_power_w": max(told("power_w"), default=None),
         "device_throttling": (", ".join(sorted(each)) or "none") if reasons else None,
     }
+
+
+def _told(name: str, value: Any) -> Any:
+    """A field of a state, if it is of its type."""
+    if name in ("name", "throttling"):
+        return printable(value) if isinstance(value, str) else None
+    return _number(value)
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else None

@@ -24,11 +24,11 @@ class Counter(Protocol):
     """Counts microjoules.
 
     Attributes:
-        range_uj: the largest value; after it the counter begins at 0 again.
+        range_uj: the largest value; after it the counter begins at 0 again. None if it only grows.
     """
 
     @property
-    def range_uj(self) -> int: ...
+    def range_uj(self) -> int | None: ...
 
     def read_uj(self) -> int:
         """Microjoules since some moment; raises OSError or ValueError where it cannot be read."""
@@ -39,7 +39,7 @@ class DeviceCounter:
     """The counter of a device beside the host."""
 
     device: Device
-    range_uj: int = 2**63
+    range_uj: None = None
 
     def read_uj(self) -> int:
         """Microjoules.
@@ -108,7 +108,7 @@ def energy_of_a_call(
         clock: nanoseconds, monotonic.
 
     Returns:
-        None where there is no counter, one cannot be read, or none of them has moved.
+        None where there is no counter, one cannot be read or falls, or none of them has moved.
     """
     before = _readings_uj(counters)
     if not before:
@@ -120,10 +120,11 @@ def energy_of_a_call(
     after = _readings_uj(counters)
     if len(after) < len(before):
         return None
-    used_uj = sum(
-        late - early if late >= early else late - early + counter.range_uj
-        for counter, early, late in zip(counters, before, after, strict=True)
-    )
+    used_uj = 0
+    for counter, early, late in zip(counters, before, after, strict=True):
+        if late < early and counter.range_uj is None:
+            return None
+        used_uj += late - early + (counter.range_uj or 0) * (late < early)
     return used_uj / 1e6 / calls if used_uj else None
 
 
@@ -131,6 +132,6 @@ def _readings_uj(counters: Sequence[Counter]) -> list[int]:
     """What all counters show; nothing if one cannot be read or shows more than it can hold."""
     with suppress(OSError, ValueError):
         found = [counter.read_uj() for counter in counters]
-        if all(0 <= reading <= counter.range_uj for counter, reading in zip(counters, found, strict=True)):
+        if all(0 <= uj <= (counter.range_uj or uj) for counter, uj in zip(counters, found, strict=True)):
             return found
     return []

@@ -107,6 +107,8 @@ class Calls:
 
     def _call(self, is_kept: bool) -> tuple[int, int]:
         call = timed_call(self._subject, "compute", is_kept, self.witness, perf_counter_ns)
+        if self._subject.device is not None:
+            self.witness.host_s.append(call.host_ns / 1e9)
         return call.elapsed_ns, call.around_ns
 
 
@@ -256,7 +258,7 @@ class OpenVariant:
             self._require(self._worker.verification.check_training(self._worker, self.trial, moment)[0], when)
 
     def _audit(self, subject: Subject, witness: Witness, compute_s: float, ratios: list[float]) -> None:
-        """Without a time only what was computed can be judged; `clock` cannot, for there is one clock here."""
+        """Without a time only what was computed can be judged; of clocks only a device's, for this is the engine."""
         verification, worker, trial = self._worker.verification, self._worker, self.trial
         steps = subject.steps or (trial.batch or 1) * (trial.time or 1)
         seen = [worker.evidence(trial, compute_s, steps, witness)]

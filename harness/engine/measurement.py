@@ -340,9 +340,15 @@ class Measurement:
         latency = self._latency
         limit = self._context.seconds * len(trials)
         seed, asked = 1000 * slice_ + instance, perf_counter()
-        how = {"calls": latency.calls, "budget": latency.seconds, "data_dir": self._context.data_dir}
+        how = {
+            "calls": latency.calls,
+            "budget": latency.seconds,
+            "data_dir": self._context.data_dir,
+            "clock": self._context.clock,
+        }
         reply = worker.ask("sample", limit, points=points, seed=seed, **how)
         waited = perf_counter() - asked
+        self._context.clock = reply["clock"]
         is_whole = len(reply["evidence"]) == len(reply["work"]) == len(trials)
         if not is_whole or any(row[0] >= len(trials) for name in ("samples", "warmup") for row in reply[name]):
             raise WorkerFailure("failed", "the worker's reply cannot be read: it is of other trials", alive=False)

@@ -112,6 +112,7 @@ class Samples:
     warmup: list[tuple[Count, Count, bool]]
     evidence: list[Evidence]
     work: list[tuple[Count, Count]]
+    clock: Literal["host", "device"]
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class Timed(Noise):
     overhead_end_to_end_s: float | None
     disturbed_share: float | None
     clock: Literal["host", "device"]
+    clock_reason: Text | None
     device_name: Text | None
     device_clock_mhz: float | None
     device_memory_clock_mhz: float | None

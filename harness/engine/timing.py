@@ -348,6 +348,7 @@ class Timing:
         self._blocks = 0
         self._calls = self._disturbed = 0
         self._states: list[DeviceState] = []
+        self._why = ""
 
     def add(self, samples: list[Sample]) -> None:
         """Keep what canary and empty calls took, and count what was disturbed."""
@@ -358,9 +359,10 @@ class Timing:
                 self._elapsed.setdefault((sample.key, sample.boundary), []).append(sample.elapsed_s)
         self._blocks += 1 + max((sample.block for sample in samples), default=-1)
 
-    def add_state(self, state: DeviceState) -> None:
-        """Keep what the device that has just been timed says of itself."""
-        self._states.append(state)
+    def add_device(self, state: DeviceState | None, why: str) -> None:
+        """Keep what the device that has just been timed says of itself, or why the host's clock has timed it."""
+        self._states += [] if state is None else [state]
+        self._why = why
 
     def add_probe(self) -> None:
         """A load was offered: garbage was collected once before it, as before a block."""
@@ -382,5 +384,5 @@ class Timing:
             "overhead_end_to_end_s": middle("empty", "end-to-end"),
             "disturbed_share": self._disturbed / self._calls if self._calls else None,
             **self._noise.row(own_collections=self._blocks),
-            **device_row(self._states),
+            **device_row(self._states, self._why),
         }

@@ -12,7 +12,6 @@ import random
 import statistics
 import sys
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -111,7 +110,6 @@ class Worker:
 
         What is allocated before it, of random size, gives every instance another memory layout (Mytkowicz et al.,
         "Producing wrong data without doing anything obviously wrong", ASPLOS 2009).
-
         Gives how long that took, how much of it was importing, and how many weights there are.
         """
         import numpy.random  # noqa: F401  NumPy imports it when it is first used
@@ -314,8 +312,9 @@ class Worker:
         seed: int,
         boundaries: list[str] | None = None,
         data_dir: str | None = None,
+        clock: str | None = None,
     ) -> dict[str, Any]:
-        """Time open sessions: a point is a session's key, a scenario, a batch, a time and a task.
+        """Time open sessions: a point is a session's key, a scenario, a batch, a time and a task; see `Devices.agree`.
 
         A row of `samples` is the point's index and then the fields of `timing.Sample`; a row of `warmup` the index and
         the fields of `timing.WarmUp`; `work` has the rows and real steps of a call of each point, and `evidence` one
@@ -328,19 +327,23 @@ class Worker:
             self._subject(name=str(index), seed=seed, data_dir=data_dir, **point) for index, point in enumerate(points)
         ]
         work = [(subject.rows, subject.steps) for subject in subjects]
-        device = next((subject.device for subject in subjects), None)
-        subjects += [timing.canary_subject("canary"), timing.empty_subject("empty", device)]
+        where = self._open[points[0]["key"]][1][2].device if points else "cpu"
+        self._devices.agree(where, clock)
+        subjects += [timing.canary_subject("canary"), timing.empty_subject("empty", self._devices.clock(where))]
         samples, warm_ups, witnesses = timing.sample(
             subjects, calls, budget, seed, boundaries or timing.BOUNDARIES, perf_counter_ns
         )
         if self._timing:
             self._timing.add(samples)
-            if device is not None:
-                self._timing.add_state(device.state())
+            self._timing.add_device(*self._devices.told(where))
         counted = [sample for sample in samples if sample.boundary == "compute" and sample.call > 0]
-        elapsed = [[sample.elapsed_s for sample in counted if sample.key == str(i)] for i in range(len(points))]
+        elapsed = [
+            [sample.elapsed_s for sample in counted if sample.key == str(i)] or [0.0] for i in range(len(points))
+        ]
         evidence = [
-            self._evidence(point["key"], _median(own), steps or point["batch"] * point["time"], witnesses[str(index)])
+            self._evidence(
+                point["key"], statistics.median(own), steps or point["batch"] * point["time"], witnesses[str(index)]
+            )
             for index, (point, own, (_, steps)) in enumerate(zip(points, elapsed, work, strict=True))
         ]
         tables = {
@@ -348,7 +351,8 @@ class Worker:
             for name, rows in (("samples", samples), ("warmup", warm_ups))
         }
         worker_s = (perf_counter_ns() - began) / 1e9
-        return {**tables, "work": work, "evidence": [asdict(own) | {"worker_s": worker_s} for own in evidence]}
+        told = [asdict(own) | {"worker_s": worker_s} for own in evidence]
+        return {**tables, "work": work, "clock": self._devices.whose(where), "evidence": told}
 
     def _evidence(self, key: str, compute_s: float, steps: int, witness: Witness) -> Evidence:
         """What was seen beside a session's calls; its kept outputs are held against the oracle here, after timing."""
@@ -473,10 +477,6 @@ class Worker:
         if (task, data_dir) not in self._data:
             self._data[task, data_dir] = self._catalog.task(task).load(Path(data_dir) if data_dir else None)
         return self._data[task, data_dir]
-
-
-def _median(seconds: Sequence[float]) -> float:
-    return statistics.median(seconds) if seconds else 0.0
 
 
 def main() -> None:

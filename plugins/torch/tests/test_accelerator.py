@@ -425,3 +425,11 @@ def test_what_an_accelerator_says_of_itself_is_plausible() -> None:
     assert (first is None) == (second is None)
     if first is not None and second is not None:
         assert 0 < first <= second
+
+
+def test_where_torchs_events_wait_for_ever_they_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness_torch.accelerator.find_device", lambda who, name: torch.device("mps"))
+    with pytest.raises(
+        harness.Unsupported, match=r"^accelerator 'a': on 'mps' torch's events cannot be waited for and"
+    ):
+        open_device("a", "mps")

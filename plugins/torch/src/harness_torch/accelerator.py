@@ -16,6 +16,7 @@ from harness_torch.nvml import Gauges, find_gauges
 from harness_torch.session import find_device, one_line
 
 CACHE_SIZES = ("L2_cache_size", "last_level_cache_size")  # where devices' properties have it: of CUDA, of XPU
+WAITS_FOR_EVER = frozenset({"mps"})  # elapsed_time after synchronize: https://github.com/pytorch/pytorch/issues/162872
 LEAST_EVICTED_BYTES = 256 * 2**20  # what triton.testing.do_bench overwrites; some have caches that torch does not tell
 
 
@@ -28,7 +29,10 @@ def open_device(accelerator: str, name: str) -> harness.Device:
     who = f"accelerator '{accelerator}'"
     if name == "cpu":
         raise harness.Unsupported(f"{who} is not for 'cpu'; its clock is the host's")
-    device = TorchDevice(find_device(who, name))
+    found = find_device(who, name)
+    if found.type in WAITS_FOR_EVER:
+        raise harness.Unsupported(f"{who}: on '{name}' torch's events cannot be waited for and then read")
+    device = TorchDevice(found)
     try:
         device.elapsed_ns(device.mark(), device.mark())
     except Exception as error:  # every accelerator's torch says so in a way of its own
@@ -45,7 +49,7 @@ class TorchDevice:
         self._device = device
 
     def drain(self) -> None:
-        """Wait for all streams of the device."""
+        """Wait for the device: on CUDA for all that it does, elsewhere for the streams that torch has made."""
         torch.accelerator.synchronize(self._device)
 
     def mark(self) -> torch.Event:

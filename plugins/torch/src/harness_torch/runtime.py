@@ -144,7 +144,7 @@ class Graph:
 
     name = "graph"
     frameworks = frozenset({"torch"})
-    description = "PyTorch, recorded once for every shape and replayed"
+    description = "PyTorch, recorded once for every shape and replayed, on an accelerator"
     needs_accelerator = True
 
     def open(
