@@ -449,7 +449,8 @@ def check(
     plugins: list[str] | None,
 ) -> None:
     """Check whether NAME keeps the rules of the contract: a variant (hand-lstm@eager), a model, a runtime, a plugin
-    with all it gives, or a task. A variant is checked with one and with two layers, in a worker of its own.
+    with all it gives, a task, or an accelerator (of --device). A variant is checked with one and with two layers, in
+    a worker of its own.
 
     With --model and no NAME it is that model on every runtime.
 

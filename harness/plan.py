@@ -200,7 +200,8 @@ def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: 
     """What a name means, to be checked: the variants as parity trials at these sizes, and the tasks.
 
     A name means everything that bears it: a variant, a model or else a runtime; a plugin with all that it gives, on and
-    with all others; a task. A trial has no task; its place says how many layers there are.
+    with all others; a task; an accelerator, of which nothing is here. A trial has no task; its place says how many
+    layers there are.
 
     Raises:
         HarnessError: the name is unknown, or nothing accepts it.
@@ -212,7 +213,8 @@ def check_plan(catalog: Catalog, name: str, sizes: Sequence[LayerSize], device: 
     given = [(catalog.model(model.name), catalog.runtime(runtime.name)) for model, runtime in catalog.variants(name)]
     plugins = {plugin.name for plugin in catalog.plugins}
     tasks = [e.name for e in catalog.entries if e.kind == "task" and name in (e.name, e.plugin.name)]
-    if name in (*catalog.names("model"), *catalog.names("runtime")) or not (tasks or name in plugins):
+    is_known = tasks or name in plugins or name in catalog.names("accelerator")
+    if name in (*catalog.names("model"), *catalog.names("runtime")) or not is_known:
         suite = override(suite, models=[model_name or ("*" if at else "")], runtimes=[runtime_name or "*"])
         given += _pairs(suite, catalog)
     pairs = {(model.name, runtime.name): (model, runtime) for model, runtime in given}

@@ -10,20 +10,25 @@ of them all:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from harness.catalog import Catalog, check_names, discover, hint
+from harness.checked_device import CheckedDevice
 from harness.contract import (
+    Accelerator,
     Data,
     DataError,
+    DeviceState,
     HarnessError,
     LayerSize,
     Model,
@@ -63,6 +68,7 @@ __all__ = [
     "Check",
     "CheckFailed",
     "applicable",
+    "check_accelerator",
     "check_batch_of_n_is_n_batches_of_one",
     "check_causality",
     "check_chunked_equals_whole",
@@ -83,7 +89,7 @@ __all__ = [
 ]
 
 IMPORT_SECONDS = 60.0
-EVERY_CHECK = (*CHECKS, "import_is_free", "task_data")
+EVERY_CHECK = (*CHECKS, "import_is_free", "task_data", "accelerator")
 IMPORT = """
 import json, sys
 from importlib.machinery import ExtensionFileLoader
@@ -134,6 +140,37 @@ def check_task_data(task: Task, data_dir: Path | None = None) -> None:
         problem = "loading it twice gives two different data sets; seed what is random"
     if problem:
         raise CheckFailed(task.name, "task_data", problem)
+
+
+def check_accelerator(accelerator: Accelerator, device: str) -> None:
+    """The device of that name waits, has a clock that runs as the host's does, and says of itself what it may.
+
+    Raises:
+        CheckFailed: it does not.
+        Unsupported: it is none of the accelerator's, or not here.
+    """
+    opened = accelerator.open(device)
+    who = f"accelerator '{accelerator.name}'"
+    try:
+        checked = CheckedDevice(accelerator.name, opened)
+        checked.check_clock()
+        with contextlib.suppress(Unsupported):  # that caches cannot be emptied is no mistake
+            checked.evict()
+        checked.drain()
+    except HarnessError as error:
+        raise CheckFailed(accelerator.name, "accelerator", str(error).removeprefix(f"{who}: ")) from error
+    state, energy = opened.state(), opened.energy_j()
+    if not isinstance(state, DeviceState):
+        reason = f"state gave a {type(state).__name__}; give harness.DeviceState"
+        raise CheckFailed(accelerator.name, "accelerator", reason)
+    if (kept := checked.state()) != state:
+        lost = [own.name for own in fields(state) if getattr(state, own.name) is not None is getattr(kept, own.name)]
+        if lost:
+            reason = f"state: {', '.join(lost)} must be a finite number, or a text where it is one"
+            raise CheckFailed(accelerator.name, "accelerator", reason)
+    if energy is not None and checked.energy_j() is None:
+        reason = f"energy_j gave {printable(energy)}; it must give joules, or None"
+        raise CheckFailed(accelerator.name, "accelerator", reason)
 
 
 def conformance(
@@ -197,8 +234,9 @@ def answer(
     name: str,
     data_dir: str | None,
     variant: tuple[Model, Runtime, SessionOptions] | None,
+    device: str = "cpu",
 ) -> dict[str, str]:
-    """Ask a rule of a variant or, without one, of the plugin or task of that name.
+    """Ask a rule of a variant or, without one, of the plugin or task of that name, or of the accelerator's device.
 
     Returns:
         `check`, the rule; `status`, `ok` or `wrong`; and `reason`, why it is wrong.
@@ -213,6 +251,8 @@ def answer(
             CHECKS[rule](model, runtime, *more)
         elif rule == "task_data":
             check_task_data(catalog.task(name), Path(data_dir) if data_dir else None)
+        elif rule == "accelerator":
+            check_accelerator(catalog.accelerator(name), device)
         else:
             check_import_is_free(name)
     except CheckFailed as failure:

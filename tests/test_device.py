@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from strangers import World
-from toy_devices import CLOCK, COLD_NS, COMPUTE_NS, COPY_NS, JOULES, SOURCE
+from toy_devices import CLOCK, COLD_NS, COMPUTE_NS, COPY_NS, JOULES, SOURCE, Card, fails
 
 from harness.catalog import Catalog, Entry, Plugin
 from harness.cli import main
 from harness.contract import Accelerator, DeviceState, HarnessError, Unsupported
-from harness.engine.device import UNTOLD_BYTES, CheckedDevice, Devices, HostCaches, device_row, largest_cache_bytes
+from harness.engine.device import UNTOLD_BYTES, Devices, HostCaches, device_row, largest_cache_bytes
 from harness.store import Run, load
 from harness.tables import records
 
@@ -234,35 +232,6 @@ def catalog_of(*accelerators: Accelerator) -> Catalog:
     return Catalog((plugin,), tuple(Entry("accelerator", one.name, one, plugin) for one in accelerators))
 
 
-class Card:
-    """A device whose clock is the host's, but for what a test replaces."""
-
-    def __init__(self, **instead: Any) -> None:
-        self.__dict__.update(instead)
-
-    def drain(self) -> None:
-        pass
-
-    def mark(self) -> int:
-        return perf_counter_ns()
-
-    def elapsed_ns(self, begin: int, end: int) -> Any:
-        return end - begin
-
-    def evict(self) -> None:
-        pass
-
-    def state(self) -> Any:
-        return DeviceState(name="a card")
-
-    def energy_j(self) -> Any:
-        return 3
-
-
-def fails(*_: Any) -> Any:
-    raise ValueError("it is broken")
-
-
 def devices_of(**opens: Any) -> Devices:
     return Devices(lambda: catalog_of(*(Accelerator(name, "", own) for name, own in opens.items())))
 
@@ -323,36 +292,6 @@ def test_what_a_plugin_does_wrong_is_said_of_its_accelerator(opened: Any, reason
     assert devices_of(bad=opened).told("card") == (None, f"accelerator 'bad': {reason}")
 
 
-def test_who_fails_later_is_named_and_what_it_raises_for_the_user_is_passed_on() -> None:
-    def refuses() -> None:
-        raise Unsupported("a card's caches cannot be emptied")
-
-    with pytest.raises(HarnessError, match=r"^accelerator 'a': evict failed: ValueError: it is broken$"):
-        CheckedDevice("a", Card(evict=fails)).evict()
-    with pytest.raises(Unsupported, match=r"^a card's caches cannot be emptied$"):
-        CheckedDevice("a", Card(evict=refuses)).evict()
-
-
-@pytest.mark.parametrize(
-    ("told", "kept"),
-    [
-        (fails, DeviceState()),
-        (lambda: None, DeviceState()),
-        (lambda: {"clock_mhz": 3}, DeviceState()),
-        (lambda: DeviceState("a\ncard", clock_mhz=math.nan, power_w=5), DeviceState("a card", power_w=5.0)),
-        (lambda: DeviceState(name=7, temperature_c="hot", throttling=""), DeviceState(throttling="")),  # type: ignore[arg-type]
-        (lambda: DeviceState(memory_clock_mhz=True, clock_mhz=900), DeviceState(clock_mhz=900.0)),
-    ],
-)
-def test_of_what_a_device_says_of_itself_only_what_can_be_so_is_kept(told: Any, kept: DeviceState) -> None:
-    assert CheckedDevice("a", Card(state=told)).state() == kept
-
-
-@pytest.mark.parametrize(("told", "kept"), [(fails, None), (lambda: None, None), (lambda: "3", None), (lambda: 3, 3.0)])
-def test_energy_is_a_number_or_nothing(told: Any, kept: float | None) -> None:
-    assert CheckedDevice("a", Card(energy_j=told)).energy_j() == kept
-
-
 def test_another_clock_than_before_is_refused_with_why_it_is_another() -> None:
     devices = devices_of(a=lambda name: Card(), b=fails)
     devices.agree("cpu", None)
@@ -403,3 +342,26 @@ def test_emptying_the_hosts_caches_reads_all_of_a_memory_that_is_really_there() 
     caches.evict()
     assert isinstance(caches._memory, np.ndarray)
     assert caches._memory.nbytes == 2 * UNTOLD_BYTES
+
+
+def test_an_accelerator_is_checked_by_its_name_or_its_plugins_on_the_device_that_is_named(world: World) -> None:
+    world.add("toys", SOURCE + CLOCK)
+    bad = "class Slow(toy_devices.Card):\n    def elapsed_ns(self, begin, end): return (end - begin) // 1000\n"
+    given = (
+        "@harness.hookimpl\ndef harness_accelerators(): return [harness.Accelerator('slow', '', lambda name: Slow())]"
+    )
+    world.add("clocks", f"import harness, toy_devices\n{bad}{given}")
+
+    def checked(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(main, ["check", *arguments])
+        return result.exit_code, result.stdout
+
+    code, text = checked("toys", "--device", "toy", "--checks", "accelerator")
+    assert (code, text.split()[:3]) == (0, ["ok", "toys", "accelerator"]), text
+    code, text = checked("slow", "--device", "toy")
+    assert code == 1
+    assert "its clock counted 2" in text
+    assert "elapsed_ns must give nanoseconds between two marks" in text
+    code, text = checked("toys", "--checks", "accelerator")
+    assert (code, text.split()[0]) == (0, "unsupported"), text
+    assert "'cpu' is no toy" in text

@@ -150,3 +150,32 @@ class ToyRuntime:
         layer = model.build(input_size=size.input_size, hidden_size=size.hidden_size, num_layers=size.num_layers)
         own = {name: array.astype(options.dtype) for name, array in weights.items()}
         return ToySession(toy(options.device), layer, own, self.waits)
+
+
+class Card:
+    """A device whose clock is the host's, but for what a test replaces."""
+
+    def __init__(self, **instead: Any) -> None:
+        self.__dict__.update(instead)
+
+    def drain(self) -> None:
+        pass
+
+    def mark(self) -> int:
+        return perf_counter_ns()
+
+    def elapsed_ns(self, begin: int, end: int) -> Any:
+        return end - begin
+
+    def evict(self) -> None:
+        pass
+
+    def state(self) -> Any:
+        return DeviceState(name="a card")
+
+    def energy_j(self) -> Any:
+        return 3
+
+
+def fails(*_: Any) -> Any:
+    raise ValueError("it is broken")

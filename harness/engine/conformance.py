@@ -25,8 +25,8 @@ class Checked:
     """What came of checking one thing.
 
     Attributes:
-        name: of a variant, plugin or task.
-        what: `1 layer`, `2 layers`, `plugin` or `task`.
+        name: of a variant, plugin, task or accelerator.
+        what: `1 layer`, `2 layers`, `plugin`, `task` or `accelerator`.
         outcome: `ok`; `unsupported` if every check was; else how the first that failed ended, and what each said.
     """
 
@@ -75,6 +75,11 @@ def check_conformance(
         for task in plan.tasks:
             if rules := chosen(["task_data"]):
                 yield Checked(task, "task", _ask(context, context.worker([], task), rules, {"name": task}))
+        for own in (e for e in catalog.entries if e.kind == "accelerator" and name in (e.name, e.plugin.name)):
+            if rules := chosen(["accelerator"]):
+                asked = {"name": own.name, "device": device}
+                worker = context.started(None, [own.plugin.name])
+                yield Checked(own.name, "accelerator", _ask(context, worker, rules, asked))
     if not found:
         raise HarnessError(f"nothing to check: {', '.join(only or EVERY_CHECK)} is not for '{name}'")
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
 
 from harness.catalog import Catalog
+from harness.checked_device import CheckedDevice
 from harness.contract import MOST_REASON, Device, DeviceState, HarnessError, Unsupported, one_line, printable
 
 HOST = "cpu"  # the device that is always there, and whose clock is everybody's
 CACHES = Path("/sys/devices/system/cpu/cpu0/cache")  # the kernel's Documentation/ABI/testing/sysfs-devices-system-cpu
 UNITS = {"K": 2**10, "M": 2**20}
 UNTOLD_BYTES = 2**25  # 32 MiB, where the system does not tell how large its caches are
-METHODS = ("drain", "mark", "elapsed_ns", "evict", "state", "energy_j")
-KNOWN_SECONDS = 0.02  # which both clocks must see
 TIMES = 2.0  # what is read, over what the largest cache holds; benchmarks/cold_caches.py looks at others
 
 
@@ -57,79 +52,6 @@ def largest_cache_bytes(folder: Path = CACHES) -> int:
             text = file.read_text(encoding="ascii").strip()
             sizes.append(int(text[:-1]) * UNITS[text[-1]])
     return max(sizes, default=UNTOLD_BYTES)
-
-
-class CheckedDevice:
-    """A plugin's device, whose answers are checked: what is wrong is said of it, and not of who is timed there.
-
-    Every method but `state` and `energy_j` raises HarnessError where the plugin's fails; these two say nothing then.
-
-    Args:
-        accelerator: the name of the plugin's.
-        device: what it has opened.
-
-    Raises:
-        HarnessError: it is no device.
-    """
-
-    def __init__(self, accelerator: str, device: Any) -> None:
-        self._who = f"accelerator '{accelerator}'"
-        self._device = device
-        if missing := [name for name in METHODS if not callable(getattr(device, name, None))]:
-            raise HarnessError(f"{self._who}: open gave a {type(device).__name__} without {', '.join(missing)}")
-
-    def drain(self) -> None:
-        self._ask("drain")
-
-    def mark(self) -> Any:
-        return self._ask("mark")
-
-    def elapsed_ns(self, begin: Any, end: Any) -> int:
-        found = self._ask("elapsed_ns", begin, end)
-        if not isinstance(found, int | np.integer) or isinstance(found, bool) or found < 0:
-            raise HarnessError(
-                f"{self._who}: elapsed_ns gave {printable(found)}; it must give whole nanoseconds from 0"
-            )
-        return int(found)
-
-    def evict(self) -> None:
-        self._ask("evict")
-
-    def state(self) -> DeviceState:
-        told = {}
-        with suppress(Exception):  # what it says of itself is no part of what was timed
-            state = self._device.state()
-            told = {own.name: _told(own.name, getattr(state, own.name)) for own in fields(DeviceState)}
-        return DeviceState(**told)
-
-    def energy_j(self) -> float | None:
-        with suppress(Exception):
-            return _number(self._device.energy_j())
-        return None
-
-    def check_clock(self) -> None:
-        """Hold the clock against the host's over a wait that both see.
-
-        Raises:
-            HarnessError: it counted less than half of it, or more than twice as much.
-        """
-        self.drain()
-        began, begin = perf_counter_ns(), self.mark()
-        threading.Event().wait(KNOWN_SECONDS)
-        self.drain()
-        end = self.mark()
-        counted, passed = self.elapsed_ns(begin, end), perf_counter_ns() - began
-        if not passed / 2 <= counted <= 2 * passed:
-            seen = f"its clock counted {counted / 1e9:.2g} s while {passed / 1e9:.2g} s passed"
-            raise HarnessError(f"{self._who}: {seen}; elapsed_ns must give nanoseconds between two marks")
-
-    def _ask(self, method: str, *arguments: Any) -> Any:
-        try:
-            return getattr(self._device, method)(*arguments)
-        except HarnessError:
-            raise
-        except Exception as error:  # a stranger's code
-            raise HarnessError(f"{self._who}: {method} failed: {one_line(error)}") from error
 
 
 class Devices:
@@ -231,15 +153,3 @@ def device_row(states: Sequence[DeviceState], why: str = "") -> dict[str, Any]:
         "device_power_w": max(told("power_w"), default=None),
         "device_throttling": (", ".join(sorted(each)) or "none") if reasons else None,
     }
-
-
-def _told(name: str, value: Any) -> Any:
-    """A field of a state, if it is of its type."""
-    if name in ("name", "throttling"):
-        return printable(value) if isinstance(value, str) else None
-    return _number(value)
-
-
-def _number(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if is_number else None

@@ -81,7 +81,6 @@ class Worker:
 
     def environment(self) -> dict[str, Any]:
         """What this interpreter is: versions of Python, harness, plugins and what they require, and commits.
-
         No plugin is imported for that.
         """
         from harness.catalog import chosen_names
@@ -203,10 +202,11 @@ class Worker:
         return [asdict(row) for row in attained(dtype, threads)]
 
     def conformance(self, check: str, name: str, data_dir: str | None, **variant: Any) -> dict[str, str]:
-        """Ask one rule of the conformance kit of a variant or, without one, of the plugin or task of that name."""
+        """Ask one rule of the conformance kit of a variant or, without one, of what has that name."""
         from harness import testing
 
-        return testing.answer(check, self._catalog, name, data_dir, self._variant(**variant) if variant else None)
+        own = self._variant(**variant) if "model" in variant else None
+        return testing.answer(check, self._catalog, name, data_dir, own, variant.get("device", "cpu"))
 
     def gradients(self, key: str, task: str) -> list[dict[str, Any]]:
         """Check a training step of the open session's variant, with the task's kind of loss."""
