@@ -256,11 +256,14 @@ def test_a_device_is_opened_once_by_the_first_that_knows_it_and_never_for_the_cp
 
 
 CLOCKS = {
-    "counts microseconds": (lambda begin, end: (end - begin) // 1000, r"its clock counted 2\.?\d*e-05 s while 0\.02"),
-    "counts picoseconds": (lambda begin, end: (end - begin) * 1000, r"its clock counted \d+ s while 0\.02"),
-    "stands still": (lambda begin, end: 0, r"its clock counted 0 s while 0\.02"),
+    "counts microseconds": (
+        lambda begin, end: (end - begin) // 1000,
+        r"its clock counted \d\.?\d*e-05 s while 0\.\d+ s passed",
+    ),
+    "counts picoseconds": (lambda begin, end: (end - begin) * 1000, r"its clock counted \d+ s while 0\.\d+ s passed"),
+    "stands still": (lambda begin, end: 0, r"its clock counted 0 s while 0\.\d+ s passed"),
     "goes back": (lambda begin, end: begin - end, r"elapsed_ns gave -\d+; it must give whole nanoseconds from 0"),
-    "gives seconds": (lambda begin, end: (end - begin) / 1e9, r"elapsed_ns gave 0\.02\d*; it must give whole"),
+    "gives seconds": (lambda begin, end: (end - begin) / 1e9, r"elapsed_ns gave 0\.\d+; it must give whole"),
     "gives nothing": (lambda begin, end: None, r"elapsed_ns gave None; it must give whole nanoseconds from 0"),
     "fails": (fails, r"elapsed_ns failed: ValueError: it is broken"),
 }
@@ -360,7 +363,7 @@ def test_an_accelerator_is_checked_by_its_name_or_its_plugins_on_the_device_that
     assert (code, text.split()[:3]) == (0, ["ok", "toys", "accelerator"]), text
     code, text = checked("slow", "--device", "toy")
     assert code == 1
-    assert "its clock counted 2" in text
+    assert re.search(r"its clock counted \d\.?\d*e-05 s while 0", text), text
     assert "elapsed_ns must give nanoseconds between two marks" in text
     code, text = checked("toys", "--checks", "accelerator")
     assert (code, text.split()[0]) == (0, "unsupported"), text
