@@ -92,7 +92,7 @@ def main() -> None:
     """Parity, accuracy and latency of recurrent models on every runtime, in one table that can be trusted.
 
     \b
-      harness run              every installed variant on scikit-learn's digits, in 4 to 7 minutes
+      harness run              every installed variant on scikit-learn's digits, in 3 to 7 minutes
       harness run --model my_layer:build
                                your own layer, on every runtime, without a package
       harness run tutorial     the four LSTMs and their ONNX variants on MNIST
