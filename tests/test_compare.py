@@ -508,6 +508,18 @@ def test_latencies_of_two_kinds_of_device_are_refused_as_those_of_two_machines()
     assert not compare(on("card one", None), on("card one", "card one")).differences
 
 
+def test_latencies_by_two_clocks_are_refused_and_who_does_not_say_was_timed_by_the_hosts() -> None:
+    side = timed(A, by_process(1.0, 1.01))
+
+    def by(*clocks: str | None) -> Run:
+        return run(side, processes=[{"slice": 1, "canary_s": 1.0, "clock": clock} for clock in clocks])
+
+    with pytest.raises(HarnessError, match=r"what matters differs: clock: host \| device; "):
+        compare(by("host"), by("device", "host"))
+    assert not compare(by("device"), by("device")).differences
+    assert not compare(by(None), by("host")).differences
+
+
 @pytest.mark.parametrize("name", [name for name in MUST_AGREE if name != "os family"])
 def test_each_fact_that_matters_refuses_alone_even_if_one_side_could_not_read_it(name: str) -> None:
     side = timed(A, by_process(1.0, 1.01))
