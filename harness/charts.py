@@ -126,7 +126,7 @@ def accuracy_latency(rows: pd.DataFrame) -> Chart | None:
     x = latency_axis("latency", "single-stream latency")
     y: Spec = {"field": "score", "type": "quantitative", "scale": {"zero": False}, "title": metric}
     if higher:
-        y["axis"] = {"format": ".1%"}
+        y["axis"] = {"format": ".2~%"}
     domain = list(dict.fromkeys(point["architecture"] for point in points))
     architecture = {**nominal("architecture"), "scale": {"domain": texts(domain)}}
     architecture["legend"] = {"orient": "top", "title": None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,14 @@ class TestAccuracyLatency:
             ("a", 0.90, 1e-3), ("b", 0.80, 2e-3), ("c", 0.95, 3e-3), ("d", 0.90, 4e-3), ("e", 0.95, 3e-3), metric=metric
         )
         assert [row["variant"] for row in values(chart) if row["front"]] == front
+
+    @pytest.mark.parametrize("other", [0.9568, 0.951, 0.9622 + 1e-3])
+    def test_scores_that_lie_close_together_have_an_axis_without_two_equal_labels(self, other: float) -> None:
+        chart = self.chart(("a", 0.9622, 1e-3), ("b", other, 2e-3))
+        assert chart
+        labels = re.findall(r">([\d.]+%)<", vl_convert.vegalite_to_svg(chart.static))
+        assert len(labels) > 3
+        assert len(set(labels)) == len(labels)
 
     def test_an_interval_that_is_not_known_is_a_point(self) -> None:
         (row,) = values(self.chart(("a", 0.9, 1e-3)))
